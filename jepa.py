@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
 """Micro JEPA: a Joint-Embedding Predictive Architecture, small enough to read in ten minutes.
 
-A JEPA learns from images without labels. It hides some patches of an image and predicts them from the visible
-ones. But it predicts their *embeddings*, short lists of numbers that an encoder makes of them, and not their
-pixels. What the visible patches cannot tell, noise for one, no embedding can be asked to predict, so the encoder
-learns to leave it out, and to keep what the patches share: the pattern.
+A JEPA learns from images without labels. It hides some patches of an image and predicts them from the
+visible ones; not their pixels, but their *embeddings*, short lists of numbers that an encoder makes of them.
+What the visible patches cannot tell, such as noise, cannot be predicted, so the encoder learns to leave it
+out of the embeddings, and to keep what the patches share: the pattern.
 
     visible patches --> context encoder --> mean --+
                               :                    +--> predictor --> prediction --+
                               :    hidden position +                               +--> squared error
-                              : moving average                                     |      + Var + Cov
+                              : moving average                                     |
     hidden patch -----> target encoder ------------------------------> target -----+
                         (no gradient goes here)
 
-Everything is in this file, in reading order: data, networks and their hand-written backward pass, training, and
-the measurements that show what was learned. It needs nothing but Python.
+Everything is in this file, in reading order: the data, the networks and their hand-written backward pass,
+the training loop, and the measurements that show what was learned. It needs nothing but Python.
 
     python3 jepa.py               train on 4x4 images and show what was learned
     python3 jepa.py --collapse    take one part away at a time and watch what dies
@@ -34,8 +34,8 @@ except ImportError:
         """The dot product of two vectors of one length: [k], [k] -> a float."""
         return sum(map(mul, a, b))
 
-# ---- 2. The settings of the demo -----------------------------------------------------------------------------
-# Every number that you may want to change. The functions below take them as default arguments and in no other way.
+# ---- 2. The settings of the demo ---------------------------------------------------------------------------
+# Every number that you may want to change. Functions take them as default arguments, and in no other way.
 
 NUM_IMAGES = 200        # training images, a quarter of them of each pattern
 PATCH_SIZE = 2          # pixels a side: a 4x4 image is cut into four 2x2 patches
@@ -49,13 +49,13 @@ MOMENTUM = 0.99         # what the target encoder keeps of itself at each step
 PRED_WEIGHT = 18.0      # weights of the three terms of the loss: prediction,
 VAR_WEIGHT = 54.0       # ... variance,
 COV_WEIGHT = 54.0       # ... covariance
-GAMMA = 0.35            # the standard deviation that Var asks of each dimension of the embeddings
-EPS = 1e-4              # keeps the square root in Var differentiable where a dimension does not vary at all
+GAMMA = 0.35            # the standard deviation that the variance term asks of each embedding dimension
+EPS = 1e-4              # keeps its square root differentiable where a dimension does not vary at all
 COLLAPSE_EPOCHS = 75    # epochs of each row of --collapse
 
-# ---- 3. Data: images, patches, masks -------------------------------------------------------------------------
-# Four patterns with two nuisances on top. The brightness of a patch is drawn for it alone, so the other patches
-# do not tell it; but they tell the pattern. Whether an encoder learns to tell these two apart is the experiment.
+# ---- 3. Data: images, patches, masks -----------------------------------------------------------------------
+# Four patterns, and nuisances on top. The brightness of each patch is drawn for it alone, so no other patch
+# tells it; but they tell the pattern. Whether an encoder learns to keep these two apart is the experiment.
 
 PATTERNS = {  # the brightness of a pixel, 0 to 1, by its row and column, 0 to 3
     "h_gradient": lambda row, column: column / 3,
@@ -73,7 +73,7 @@ def clean_image(name):
 def draw_image(name, rng):
     """A random image of a pattern, [4][4], and the brightness offsets of its four patches, [4].
 
-    Contrast is drawn from 0.6 to 1.0, an offset for each patch with sd 0.4, noise for each pixel with sd 0.04."""
+    Contrast is drawn from 0.6-1.0, an offset for each patch with sd 0.4, and noise of sd 0.04 a pixel."""
     contrast = rng.uniform(0.6, 1.0)
     offsets = [rng.gauss(0.0, 0.4) for _ in range(4)]
     image = [[0.5 + contrast * (pixel - 0.5) + offsets[row // 2 * 2 + column // 2] + rng.gauss(0.0, 0.04)
@@ -81,8 +81,8 @@ def draw_image(name, rng):
     return image, offsets
 
 
-# Python's zip stops at the shorter list, and index -1 is the last item: both turn wrong input into wrong numbers.
-# So what you pass to a function is checked once, at the door, by these four. Skip them at a first reading.
+# Python's zip stops at the shorter list, and index -1 is the last item: both turn wrong input into wrong
+# numbers. So what you pass in is checked once, at the door, by these four. Skip them at a first reading.
 
 def _shown(value):
     """A value as an error message shows it: on one line, and not too long."""
@@ -111,7 +111,7 @@ def _whole(value, what, low, high=math.inf):
 
 
 def _list(values, what, length=None):
-    """values as a list; TypeError if they are no list, tuple or array, ValueError if empty or not `length` many."""
+    """values as a list; TypeError if no list, tuple or array, ValueError if empty or not `length` many."""
     if isinstance(values, (str, bytes, dict, set)) or not hasattr(values, "__len__"):
         raise TypeError(f"{what} must be a list, got {_shown(values)}")
     if len(values) != (length or max(1, len(values))):
@@ -120,10 +120,10 @@ def _list(values, what, length=None):
 
 
 def extract_patches(img, patch_size=PATCH_SIZE):
-    """Cut an image into its K patches, row by row, each a flat list of P = patch_size^2 floats: [H][W] -> [K][P].
+    """Cut an image into K patches, row by row, each a flat list of P = patch_size^2 floats: [H][W] -> [K][P].
 
-    The image may be lists, tuples or a NumPy array. TypeError or ValueError if it is empty or ragged, if a pixel
-    is not a finite number, or if patch_size does not divide both sides."""
+    The image may be lists, tuples or a NumPy array. TypeError or ValueError if it is empty or ragged, if a
+    pixel is not a finite number, or if patch_size does not divide both sides."""
     patch_size = _whole(patch_size, "patch_size", 1)
     rows = [_list(row, "a row of img") for row in _list(img, "img")]
     height, width = len(rows), len(rows[0])
@@ -135,7 +135,7 @@ def extract_patches(img, patch_size=PATCH_SIZE):
 
 
 def random_masks(num_patches, rng):
-    """Indices of the visible patches, about 75 %, and of the hidden ones, about 25 %, at least one of each."""
+    """Indices of the visible patches, about 75 %, and of the hidden, about 25 %, at least one of each."""
     order = list(range(_whole(num_patches, "num_patches (some to see, some to predict)", 2)))
     rng.shuffle(order)
     num_targets = max(1, round(0.25 * num_patches))
@@ -146,22 +146,22 @@ def check_masks(context_mask, target_mask, num_patches):
     """ValueError if a mask is empty, repeats, leaves 0...num_patches-1, or shares a patch with the other."""
     both = [*context_mask, *target_mask]
     if not all(hasattr(i, "__index__") for i in both):
-        raise TypeError(f"masks must hold whole numbers, got {_shown(context_mask)} and {_shown(target_mask)}")
+        raise TypeError(f"masks must hold whole numbers, got {_shown([context_mask, target_mask])}")
     if not 0 < len(context_mask) < len(both) == len(set(both)) or not set(both) <= set(range(num_patches)):
-        raise ValueError(f"masks must be two lists of different patches from 0 to {num_patches - 1}, none in both, "
-                         f"got {_shown(context_mask)} and {_shown(target_mask)}")
+        raise ValueError(f"masks must each list different patches from 0 to {num_patches - 1}, none in both, "
+                         f"got {_shown([context_mask, target_mask])}")
 
 
-# ---- 4. A two-layer network and its backward pass ------------------------------------------------------------
-# All three networks here are of one kind: y = W2 . relu(W1 . x + b1) + b2. A minibatch goes through as a list of
-# rows, and both passes are made of dot products: each row of one matrix with each row of another.
+# ---- 4. A two-layer network and its backward pass ----------------------------------------------------------
+# All three networks here are of one kind: y = W2 . relu(W1 . x + b1) + b2. A minibatch goes through as a list
+# of rows, and both passes are made of dot products: each row of one matrix with each row of another.
 
 def linear(x, W, b):
     """x . W^T + b: [n][in], [out][in], [out] -> [n][out]."""
     layer = list(zip(W, b))
     if sys.version_info >= (3, 12):
         return [[dot(row, w) + bias for w, bias in layer] for row in x]
-    return [[sum(map(mul, row, w), bias) for w, bias in layer] for row in x]  # the same, a tenth faster than dot()
+    return [[sum(map(mul, row, w), bias) for w, bias in layer] for row in x]  # the same, faster before 3.12
 
 
 def matmul_t(a, b):
@@ -177,7 +177,7 @@ def transpose(a):
 def init_mlp(num_in, num_hidden, num_out, rng):
     """A network, as a dict: W1 [hidden][in], b1 [hidden], W2 [out][hidden], b2 [out].
 
-    Weights are uniform in +-sqrt(6 / (in + out)) (Xavier: Glorot and Bengio 2010, eq. 16), biases are zero."""
+    Weights are uniform in +-sqrt(6 / (in + out)) (Xavier: Glorot and Bengio 2010, eq. 16), biases zero."""
     def xavier(rows, columns):
         limit = math.sqrt(6.0 / (rows + columns))
         return [[rng.uniform(-limit, limit) for _ in range(columns)] for _ in range(rows)]
@@ -197,25 +197,25 @@ def mlp_backward(net, x, h, dy):
     """The chain rule through mlp_forward, last operation first. dX is short for dL/dX; dy [n][out] is given.
 
     Returns the gradients of the weights, in the shapes of `net`, and dz1 [n][hidden]."""
-    dW2 = matmul_t(transpose(dy), transpose(h))                            # [out][hidden] dW2 = dy^T . h
-    db2 = [sum(column) for column in transpose(dy)]                        # [out]         db2 = sum of dy over n
+    dW2 = matmul_t(transpose(dy), transpose(h))                            # [out][hidden] = dy^T . h
+    db2 = [sum(column) for column in transpose(dy)]                        # [out]         = sum of dy over n
     W2_t = transpose(net["W2"])                                            # [hidden][out]
-    dz1 = [[dot(d, w) if v > 0.0 else 0.0 for v, w in zip(row, W2_t)]      # [n][hidden]   dh = dy . W2, and relu
-           for row, d in zip(h, dy)]                                       #               stops it where h = 0
-    dW1 = matmul_t(transpose(dz1), transpose(x))                           # [hidden][in]  dW1 = dz1^T . x
-    db1 = [sum(column) for column in transpose(dz1)]                       # [hidden]      db1 = sum of dz1 over n
+    dz1 = [[dot(d, w) if v > 0.0 else 0.0 for v, w in zip(row, W2_t)]      # [n][hidden]   = dh where h > 0,
+           for row, d in zip(h, dy)]                                       #                 with dh = dy . W2
+    dW1 = matmul_t(transpose(dz1), transpose(x))                           # [hidden][in]  = dz1^T . x
+    db1 = [sum(column) for column in transpose(dz1)]                       # [hidden]      = sum of dz1 over n
     return {"W1": dW1, "b1": db1, "W2": dW2, "b2": db2}, dz1
 
 
 def blend(a, net, b, other):
-    """a * net + b * other, weight by weight, as a new network. Gradient steps and moving averages are of this form."""
+    """a * net + b * other, weight by weight, as a new network: a gradient step or a moving average."""
     def rows(x, y):
         return [a * v + b * w for v, w in zip(x, y)]
     return {"W1": list(map(rows, net["W1"], other["W1"])), "b1": rows(net["b1"], other["b1"]),
             "W2": list(map(rows, net["W2"], other["W2"])), "b2": rows(net["b2"], other["b2"])}
 
 
-# ---- 5. JEPA -------------------------------------------------------------------------------------------------
+# ---- 5. JEPA -----------------------------------------------------------------------------------------------
 # First one image, forward only, in the words of the diagram above.
 
 def init_model(patch_size=PATCH_SIZE, num_patches=NUM_PATCHES, embed_dim=EMBED_DIM, hidden_dim=HIDDEN_DIM,
@@ -241,7 +241,7 @@ def sizes(model):
 def image_patches(img, model=MODEL):
     """The patches of an image, [H][W] -> [K][P], for this model. ValueError if they are not K."""
     patch_size, num_patches, _ = sizes(model)
-    return _list(extract_patches(img, patch_size), f"img, in patches of {patch_size}x{patch_size},", num_patches)
+    return _list(extract_patches(img, patch_size), f"img in {patch_size}x{patch_size} patches", num_patches)
 
 
 def _patch(patch, model):
@@ -264,7 +264,7 @@ def predictor_input(avg_context, pos, num_patches):
 
 
 def predict(avg_context, pos, model=MODEL):
-    """The mean embedding [D] of the visible patches and the index of a hidden patch -> its predicted embedding [D]."""
+    """The mean embedding [D] of the visible patches, the index of a hidden one -> its predicted embedding [D]."""
     _, num_patches, embed_dim = sizes(model)
     avg_context = [_number(v, "avg_context") for v in _list(avg_context, "avg_context", embed_dim)]
     pos = _whole(pos, "pos", 0, num_patches - 1)
@@ -279,7 +279,7 @@ def average(embeddings):
 
 
 def mse(predictions, targets):
-    """The mean squared error, over all numbers: [n][D], [n][D] -> a float. ValueError if the shapes differ."""
+    """The mean squared error over all numbers: [n][D], [n][D] -> a float. ValueError if the shapes differ."""
     if len(predictions) == 0 or [len(row) for row in predictions] != [len(row) for row in targets]:
         raise ValueError("predictions and targets must be one or more, in the same shape [n][D]")
     squares = [(p - t) * (p - t) for p_row, t_row in zip(predictions, targets) for p, t in zip(p_row, t_row)]
@@ -287,7 +287,7 @@ def mse(predictions, targets):
 
 
 def jepa_forward(img, context_mask, target_mask, model=MODEL):
-    """The prediction loss of one image, a float. The masks list the visible and the hidden patches, 0 to K-1."""
+    """The prediction loss of one image, a float. The masks list its visible and hidden patches, 0 to K-1."""
     patches = image_patches(img, model)
     context_mask, target_mask = _list(context_mask, "context_mask"), _list(target_mask, "target_mask")
     check_masks(context_mask, target_mask, len(patches))
@@ -299,9 +299,10 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL):
     return mse(predictions, target_embs)
 
 
-# This loss alone can be cheated: give every patch the same embedding, and it is easy to predict. That is collapse.
-# Two more terms forbid it (VICReg: Bardes, Ponce, LeCun 2022). Var asks each dimension of the embeddings to vary,
-# Cov asks no two dimensions to vary alike. Both look at the covariance matrix of a minibatch's context embeddings.
+# This loss alone can be cheated: give every patch the same embedding, and it is easy to predict. That is
+# collapse. Two more terms forbid it (VICReg: Bardes, Ponce, LeCun 2022). Var asks each dimension of the
+# embeddings to vary, Cov asks no two of them to vary alike. Both look at the covariance matrix of the context
+# embeddings of a minibatch.
 
 def covariance(embeddings):
     """n embeddings z [n][D] -> z less its mean [n][D], and the covariance matrix C [D][D] (VICReg eq. 3)."""
@@ -313,7 +314,7 @@ def covariance(embeddings):
 
 
 def variance_loss(C, gamma=GAMMA):
-    """Var: by how much each dimension's sd falls short of gamma, mean over dimensions (VICReg eq. 1 and 2)."""
+    """Var: by how much the sd of a dimension falls short of gamma, mean over dimensions (VICReg eq. 1, 2)."""
     return sum(max(0.0, gamma - math.sqrt(C[d][d] + EPS)) for d in range(len(C))) / len(C)
 
 
@@ -323,26 +324,26 @@ def covariance_loss(C):
 
 
 def variance_covariance_gradient(centered, C, var_weight, cov_weight, gamma=GAMMA):
-    """The gradient of var_weight * Var + cov_weight * Cov by the n embeddings: [n][D], [D][D] -> dz [n][D]."""
+    """The gradient of var_weight * Var + cov_weight * Cov by n embeddings: [n][D], [D][D] -> dz [n][D]."""
     D, degrees = len(C), max(1, len(centered) - 1)
-    dC = [[cov_weight * 2.0 * v / D for v in row] for row in C]       # dCov/dC_ij = 2 C_ij / D
+    dC = [[cov_weight * 2.0 * v / D for v in row] for row in C]           # dCov/dC_ij = 2 C_ij / D
     for d in range(D):
-        sd = math.sqrt(C[d][d] + EPS)                                 # dVar/dC_dd = -1 / (2 D sd), or 0 above gamma
-        dC[d][d] = -var_weight / (2.0 * D * sd) if sd < gamma else 0.0
+        sd = math.sqrt(C[d][d] + EPS)                                     # dVar/dC_dd = -1 / (2 D sd) if
+        dC[d][d] = -var_weight / (2.0 * D * sd) if sd < gamma else 0.0    # sd < gamma, else 0
     # C = z^T . z / (n-1) with z centered, and dC is symmetric: dz = 2 z . dC / (n-1). To go back through the
     # centering would subtract the mean of dz, which is 0.
     return matmul_t(centered, [[2.0 * v / degrees for v in row] for row in dC])
 
 
-# Now the same for a minibatch, forward and backward. It is the heart of this file.
+# Now all of it for a minibatch, forward and backward. This function is the heart of the file.
 
-def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=VAR_WEIGHT, cov_weight=COV_WEIGHT,
-                       gamma=GAMMA, stop_gradient=True):
+def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=VAR_WEIGHT,
+                       cov_weight=COV_WEIGHT, gamma=GAMMA, stop_gradient=True):
     """The loss of a minibatch, pred_weight * Pred + var_weight * Var + cov_weight * Cov, and its gradient.
 
-    batch: for each image (patches [K][P], context_mask, target_mask). Returns the three terms before weighting,
-    {"pred", "var", "cov"}, and the gradients of the weighted sum, {"context_encoder", "predictor"}, each in the
-    shape of its network. ValueError for wrong masks, or if Var or Cov is on and there is one embedding only."""
+    batch holds (patches [K][P], context_mask, target_mask) for each image. Returns the three terms before
+    weighting, {"pred", "var", "cov"}, and the gradient of their weighted sum, {"context_encoder", "predictor"},
+    in the shapes of the networks. ValueError for wrong masks, or for Var or Cov of a single embedding."""
     encoder, target_encoder, predictor = model["context_encoder"], model["target_encoder"], model["predictor"]
     _, K, D = sizes(model)
     for _, context_mask, target_mask in batch:
@@ -367,18 +368,21 @@ def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=V
     scale = pred_weight * 2.0 / (len(targets) * D)
     d_pred = [[scale * (p - t) for p, t in zip(*pair)] for pair in zip(predictions, targets)]   # [m][D]
     d_predictor, dz1 = mlp_backward(predictor, x_pred, h_pred, d_pred)
-    d_avg = matmul_t(dz1, transpose(predictor["W1"])[:D])      # [m][D]  dx = dz1 . W1, less the columns of positions
+    d_avg = matmul_t(dz1, transpose(predictor["W1"])[:D])      # [m][D] = dz1 . W1, less position columns
     d_vicreg = variance_covariance_gradient(centered, C, var_weight, cov_weight, gamma)         # [n][D]
     dz, rows, vicreg_rows = [], iter(d_avg), iter(d_vicreg)
     for _, context_mask, target_mask in batch:
-        # A visible patch is one of several in the mean, and the mean serves each hidden patch of its image.
-        d_mean = [sum(column) / len(context_mask) for column in zip(*[next(rows) for _ in target_mask])]    # [D]
+        # The mean serves each hidden patch of its image, so their gradients add up; each visible patch has a
+        # share in the mean.
+        d_image = [next(rows) for _ in target_mask]
+        d_mean = [sum(column) / len(context_mask) for column in zip(*d_image)]                  # [D]
         dz += [[a + b for a, b in zip(d_mean, next(vicreg_rows))] for _ in context_mask]        # [n][D]
     d_encoder, _ = mlp_backward(encoder, x, h, dz)
 
     # The stop-gradient. Pred depends on the targets too, and would fall faster if they moved towards their
-    # predictions; but that way lies collapse. So by default the backward pass ends here, and no gradient goes into
-    # the target branch. Without it, the context encoder gets that gradient as if the target encoder were itself.
+    # predictions; but that way lies collapse. So by default the backward pass ends here. Without the stop,
+    # it goes on through the target encoder, and the result is added to the context encoder's gradient as if the
+    # two were one (as they are with momentum 0).
     if not stop_gradient:
         d_target = [[-d for d in row] for row in d_pred]       # [m][D]  dPred/dtarget = -dPred/dprediction
         d_target_encoder, _ = mlp_backward(target_encoder, x_target, h_target, d_target)
@@ -395,7 +399,7 @@ def ema_update(momentum=MOMENTUM, model=MODEL):
     target_encoder.update(blend(momentum, target_encoder, 1.0 - momentum, model["context_encoder"]))
 
 
-# ---- 6. Training ---------------------------------------------------------------------------------------------
+# ---- 6. Training -------------------------------------------------------------------------------------------
 # Nothing new in the loop: draw masks, take the gradient, step against it, let the target encoder follow.
 
 def is_finite(net):
@@ -408,12 +412,13 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
           stop_gradient=True, rng=None, on_epoch=None, model=MODEL):
     """Train the model in place by stochastic gradient descent, on images without labels.
 
-    rng draws the order of the images and the masks, it is random.Random(0) if not given. on_epoch(epoch, losses)
-    is called after each epoch. Returns the losses of each epoch, means over its images, as dicts: "pred", "var" and
-    "cov" before weighting, "loss" their weighted sum. TypeError or ValueError for impossible settings or images,
-    FloatingPointError if the loss or a weight is no longer finite; the model is then as before that step."""
+    rng draws the order of the images and the masks; random.Random(0) if not given. on_epoch(epoch, losses) is
+    called after each epoch. Returns the losses of each epoch, means over its images, as dicts: "pred", "var"
+    and "cov" before weighting, "loss" their weighted sum. TypeError or ValueError for impossible settings or
+    images, FloatingPointError when the loss or a weight is not finite; the model is as before that step."""
     epochs, batch_size = _whole(epochs, "epochs", 0), _whole(batch_size, "batch_size", 1)
-    lr, momentum, gamma = _number(lr, "lr", 0), _number(momentum, "momentum", 0, 1), _number(gamma, "gamma", 0)
+    lr, momentum = _number(lr, "lr", 0), _number(momentum, "momentum", 0, 1)
+    gamma = _number(gamma, "gamma", 0)
     weights = [_number(weight, "a loss weight", 0) for weight in (pred_weight, var_weight, cov_weight)]
     if lr == 0:
         raise ValueError("lr must be a number above 0, got 0")
@@ -424,7 +429,7 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
         rng.shuffle(data)
         losses = {"loss": 0.0, "pred": 0.0, "var": 0.0, "cov": 0.0}
         for start in range(0, len(data), batch_size):
-            batch = [(patches, *random_masks(len(patches), rng)) for patches in data[start:start + batch_size]]
+            batch = [(image, *random_masks(len(image), rng)) for image in data[start:start + batch_size]]
             terms, gradients = loss_and_gradients(batch, model, *weights, gamma, stop_gradient)
             terms["loss"] = dot(weights, [terms["pred"], terms["var"], terms["cov"]])
             stepped = {name: blend(1.0, model[name], -lr, gradients[name]) for name in gradients}
@@ -442,10 +447,10 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
     return history
 
 
-# ---- 7. What was learned -------------------------------------------------------------------------------------
-# A low loss proves nothing: a collapsed model has the lowest. So look at the embeddings of images held out from
-# training. Do they tell the patterns apart, do they use their dimensions, what do they keep and what do they drop?
-# Labels are used from here on, and only to measure.
+# ---- 7. What was learned -----------------------------------------------------------------------------------
+# A low loss proves nothing: a collapsed model has the lowest. So look at the embeddings of images held out
+# from training. Do they tell the patterns apart, do they use all dimensions, what do they keep and
+# what do they drop? Labels are used from here on, and only to measure.
 
 def embed_patches(img, model=MODEL):
     """The embeddings of all patches of an image, [H][W] -> [K][D], by the target encoder, as I-JEPA does."""
@@ -458,10 +463,10 @@ def embed(img, model=MODEL):
 
 
 def cosine_similarity(a, b):
-    """The cosine of the angle between two vectors, -1 to 1. ValueError if their lengths differ or one is zero."""
+    """The cosine of the angle between two vectors, -1 to 1. ValueError if lengths differ or one is zero."""
     norm = math.sqrt(dot(a, a)) * math.sqrt(dot(b, b))
     if len(a) != len(b) or not 0.0 < norm < math.inf:
-        raise ValueError(f"a and b must be two vectors of one length, not zero, got {_shown(a)} and {_shown(b)}")
+        raise ValueError(f"a and b must be vectors of one length, not zero, got {_shown(a)} and {_shown(b)}")
     return dot(a, b) / norm
 
 
@@ -474,19 +479,20 @@ def spread(embeddings):
 def effective_rank(embeddings):
     """How many dimensions n embeddings [n][D] use: the participation ratio (trace C)^2 / (sum of all C_ij^2).
 
-    It is D if all dimensions vary equally and independently, 1 if all embeddings lie on a line, 0 if all are equal."""
+    It is D if all dimensions vary equally and independently, 1 if all embeddings lie on a line, 0 if all are
+    the same."""
     C = covariance(embeddings)[1]
     squares = sum(dot(row, row) for row in C)
     return sum(C[d][d] for d in range(len(C))) ** 2 / squares if squares > 0.0 else 0.0
 
 
 def explained_share(embeddings, groups):
-    """The share of the variance of n embeddings that their groups explain, 0 to 1: the variance of the means of the
-    groups over the variance of all. groups [n]: what group each is in."""
+    """The share of the variance of embeddings [n][D] that their groups [n] explain, 0 to 1: the variance of
+    the means of the groups over the variance of all."""
+    groups, mean = _list(groups, "groups", len(embeddings)), average(embeddings)
     total = between = 0.0
-    mean = average(embeddings)
     for group in dict.fromkeys(groups):
-        members = [row for row, g in zip(embeddings, _list(groups, "groups", len(embeddings))) if g == group]
+        members = [row for row, g in zip(embeddings, groups) if g == group]
         between += len(members) * sum((v - m) * (v - m) for v, m in zip(average(members), mean))
         total += sum((v - m) * (v - m) for row in members for v, m in zip(row, mean))
     return between / total if total > 0.0 else 0.0
@@ -497,7 +503,7 @@ def nearest_mean(train_x, train_labels, x):
     classes = list(dict.fromkeys(train_labels))
     means = [average([row for row, label in zip(train_x, train_labels) if label == c]) for c in classes]
     # |x - m|^2 = |x|^2 - 2 (x . m - |m|^2 / 2): the nearest mean has the highest score in the brackets.
-    scores = linear(x, means, [-0.5 * dot(m, m) for m in means])                                # [m][classes]
+    scores = linear(x, means, [-0.5 * dot(m, m) for m in means])                        # [m][classes]
     return [classes[row.index(max(row))] for row in scores]
 
 
@@ -507,14 +513,14 @@ def linear_probe(train_x, train_labels, x):
     It is a ridge regression to one-hot labels, solved exactly; the vectors stay as they are."""
     classes = list(dict.fromkeys(train_labels))
     one_hot_t = [[float(label == c) for label in train_labels] for c in classes]                # [classes][n]
-    centered, C = covariance(train_x)                                                           # [n][D], [D][D]
+    centered, C = covariance(train_x)                                                   # [n][D], [D][D]
     ridge = 0.01 * sum(C[d][d] for d in range(len(C))) / len(C) or 1.0
     A = [[v + (ridge if i == j else 0.0) for j, v in enumerate(row)] for i, row in enumerate(C)]
     B = [[v / max(1, len(train_x) - 1) for v in row] for row in matmul_t(transpose(centered), one_hot_t)]
     rows = [a + b for a, b in zip(A, B)]                    # [D][D + classes], to be solved by elimination
     for i in range(len(rows)):
         rows[i] = [v / rows[i][i] for v in rows[i]]
-        rows = [row if j == i else [v - row[i] * p for v, p in zip(row, rows[i])] for j, row in enumerate(rows)]
+        rows = [row if row is rows[i] else [v - row[i] * p for v, p in zip(row, rows[i])] for row in rows]
     W = transpose(rows)[len(A):]                                                                # [classes][D]
     mean = average(train_x)
     scores = linear(x, W, [sum(y) / len(y) - dot(w, mean) for w, y in zip(W, one_hot_t)])       # [m][classes]
@@ -522,11 +528,10 @@ def linear_probe(train_x, train_labels, x):
 
 
 def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
-    """The accuracy, 0 to 1, of a classifier given the labels of per_class rows of x [n][D] of each class, on all
-    other rows; mean over random draws of the labelled ones. ValueError if no class has rows left to test on."""
+    """The accuracy, 0 to 1, of a classifier that is given the labels of per_class rows of x [n][D] of each
+    class, on all other rows; mean over random draws of the given ones. ValueError if a class has no others."""
     labels, total = _list(labels, "labels", len(x)), 0.0
-    smallest = min(labels.count(c) for c in labels)
-    per_class = _whole(per_class, "per_class", 1, smallest - 1)
+    per_class = _whole(per_class, "per_class", 1, min(labels.count(c) for c in set(labels)) - 1)
     for _ in range(draws):
         order = list(range(len(x)))
         rng.shuffle(order)
@@ -537,22 +542,22 @@ def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
     return total / draws
 
 
-# ---- 8. The demo ---------------------------------------------------------------------------------------------
-# One network before and after training, on images that it has never seen; then, with --collapse, what it needs.
+# ---- 8. The demo -------------------------------------------------------------------------------------------
+# One network before and after training, on images that it has never seen; and what it needs, with --collapse.
 
 def round_weights(model):
     """Round the trained weights to six decimals, in place.
 
-    Training is chaotic: a difference in the last bit of a sum grows until it shows, after some hundred epochs, and
-    Python versions do differ there. Rounded after each epoch they stay together, and print the same bytes."""
+    Training is chaotic: a difference in the last bit of a sum grows until it shows, after a hundred epochs or
+    so, and Python versions do differ there. Rounded after each epoch, they stay together, to the last byte."""
     for name in ("context_encoder", "predictor"):
-        net = model[name]
-        model[name].update(W1=[[round(w, 6) for w in row] for row in net["W1"]], b1=[round(b, 6) for b in net["b1"]],
-                           W2=[[round(w, 6) for w in row] for row in net["W2"]], b2=[round(b, 6) for b in net["b2"]])
+        for key, weights in model[name].items():
+            model[name][key] = ([[round(w, 6) for w in row] for row in weights] if key in ("W1", "W2")
+                                else [round(w, 6) for w in weights])
 
 
 def draw_data(seed):
-    """The demo's images: NUM_IMAGES to train on; and 100 of each pattern held out, with labels and offsets."""
+    """The demo's training images; 100 held-out images of each pattern; their labels; all their offsets."""
     rng = random.Random(seed)
     images = [draw_image(name, rng)[0] for name in PATTERNS for _ in range(NUM_IMAGES // len(PATTERNS))]
     labels = [name for name in PATTERNS for _ in range(100)]
@@ -561,34 +566,41 @@ def draw_data(seed):
 
 
 def accuracies(x, labels, seed):
-    """Accuracy on held-out rows with 1 and 5 labels a class by nearest mean, with 5 and 50 by linear probe."""
-    return [few_label_accuracy(classifier, x, labels, per_class, random.Random(seed)) for classifier, per_class in
-            ((nearest_mean, 1), (nearest_mean, 5), (linear_probe, 5), (linear_probe, 50))]
+    """Accuracy on rows of x with 1 and 5 labels a class by nearest mean, with 5 and 50 by linear probe."""
+    return [few_label_accuracy(classifier, x, labels, per_class, random.Random(seed))
+            for classifier, per_class in [(nearest_mean, 1), (nearest_mean, 5), (linear_probe, 5), (linear_probe, 50)]]
 
 
 def kept_and_dropped(model, images, labels, offsets):
-    """Shares of variance: of image embeddings by pattern, and of patch embeddings by brightness, in ten groups."""
+    """Shares of variance: of image embeddings by pattern, of patch embeddings by brightness in ten groups."""
     tenths = [0] * len(offsets)
     for rank, i in enumerate(sorted(range(len(offsets)), key=offsets.__getitem__)):
         tenths[i] = 10 * rank // len(offsets)
-    patches = [embedding for img in images for embedding in embed_patches(img, model)]
-    return explained_share([embed(img, model) for img in images], labels), explained_share(patches, tenths)
+    patch_embs = [row for img in images for row in embed_patches(img, model)]
+    return explained_share([embed(img, model) for img in images], labels), explained_share(patch_embs, tenths)
 
 
 def noise_cosines(model, seed):
-    """Mean cosine of a clean pattern and a noisy one, for noise of sd 0.05, 0.1, 0.2; and of two clean patterns."""
+    """Mean cosine of a clean and a noisy pattern, noise of sd 0.05, 0.1, 0.2; and of two clean patterns."""
     clean, rng = [clean_image(name) for name in PATTERNS], random.Random(seed)
-    pairs = [[(img, [[pixel + rng.gauss(0.0, sd) for pixel in row] for row in img]) for img in clean for _ in range(20)]
-             for sd in (0.05, 0.1, 0.2)] + [[(a, b) for a in clean for b in clean if a != b]]
-    cosines = [[cosine_similarity(embed(a, model), embed(b, model)) for a, b in column] for column in pairs]
-    return [sum(column) / len(column) for column in cosines]
+    columns = [[(img, [[pixel + rng.gauss(0.0, sd) for pixel in row] for row in img])
+                for img in clean for _ in range(20)] for sd in (0.05, 0.1, 0.2)]
+    columns.append([(a, b) for a in clean for b in clean if a != b])
+    return [sum(cosine_similarity(embed(a, model), embed(b, model)) for a, b in pairs) / len(pairs)
+            for pairs in columns]
 
 
 def print_images(images):
-    """Images side by side, two characters a pixel, @@ where it is 1 or more; ?? where it is None."""
+    """Images side by side, two characters a pixel: blank below 0.1, @@ from 0.9, ?? where it is None."""
     for rows in zip(*images):
-        cells = ["".join("??" if p is None else 2 * " .:-=+*#%@"[max(0, min(9, int(10 * p)))] for p in row) for row in rows]
-        print("    ".join(f"{cell:8}" for cell in cells).rstrip())
+        shades = ["".join("??" if pixel is None else 2 * " .:-=+*#%@"[max(0, min(9, int(10 * pixel)))]
+                          for pixel in row) for row in rows]
+        print("    ".join(shades).rstrip())
+    print()
+
+
+def print_row(name, cells, width=20):
+    print(f"{name:{width}}" + "".join(f"{cell:>12}" for cell in cells))
 
 
 def vector_text(vector):
@@ -596,84 +608,87 @@ def vector_text(vector):
 
 
 def print_embeddings(model):
-    embeddings = {name: embed(clean_image(name), model) for name in PATTERNS}
+    embs = {name: embed(clean_image(name), model) for name in PATTERNS}
     print("Embeddings for different patterns:")
     for name in PATTERNS:
-        print(f"{name:12}: {vector_text(embeddings[name])}")
-    print("\nCosine similarities between patterns:\n" + " " * 10 + "".join(f"{name:>12}" for name in PATTERNS))
+        print(f"{name:12}: {vector_text(embs[name])}")
+    print("\nCosine similarities between patterns:")
+    print_row("", PATTERNS, 10)
     for name in PATTERNS:
-        print(f"{name:10}" + "".join(f"{cosine_similarity(embeddings[name], embeddings[other]):12.3f}" for other in PATTERNS))
+        print_row(name, [f"{cosine_similarity(embs[name], embs[other]):.3f}" for other in PATTERNS], 10)
 
 
 def demo(seed, epochs):
     """What `python3 jepa.py` prints."""
     images, held_out, labels, offsets = draw_data(seed)
-    model, untrained = init_model(rng=random.Random(seed)), init_model(rng=random.Random(seed))  # equal, not the same
+    untrained, model = [init_model(rng=random.Random(seed)) for _ in range(2)]
     print("VibeML Micro JEPA - Learning Representations via Prediction\n" + "=" * 60)
-    print(f"\nGenerated {NUM_IMAGES} training images (4x4)\nArchitecture: 2x2 patches -> {EMBED_DIM}-dim embeddings")
+    print(f"\nGenerated {NUM_IMAGES} training images (4x4)")
+    print(f"Architecture: 2x2 patches -> {EMBED_DIM}-dim embeddings")
 
     examples = images[::NUM_IMAGES // len(PATTERNS)]
-    print("\nThe four patterns; a training image of each, where each patch has a brightness of its own; and one image")
-    print("as it is seen in training: predict the embedding of the patch ?? from those of the other three.\n")
-    print("    ".join(f"{name:8}" for name in ("h_grad", "v_grad", "checker", "uniform")).rstrip())
+    print("\nThe patterns:   " + ", ".join(PATTERNS))
     print_images([clean_image(name) for name in PATTERNS])
-    print()
+    print("A training image of each: every patch has a brightness that the others do not tell")
     print_images(examples)
-    print()
+    print("One of them as training sees it: predict the embedding of ?? from the other patches")
     print_images([[[None if row > 1 and column > 1 else pixel for column, pixel in enumerate(pixels)]
                    for row, pixels in enumerate(examples[2])]])
 
-    print("\nBefore training: one blur, all patterns point the same way\n" + "=" * 60)
+    print("Before Training: one blur, all patterns point the same way\n" + "=" * 60)
     print_embeddings(untrained)
 
     print(f"\nTraining for {epochs} epochs...\nLearning rate: {LEARNING_RATE}, EMA momentum: {MOMENTUM}")
-    print(f"Loss = Pred + Var + Cov, with weights {PRED_WEIGHT:g}, {VAR_WEIGHT:g} and {COV_WEIGHT:g}; "
-          f"Rank = dimensions in use, of {EMBED_DIM}\n" + "-" * 60, flush=True)
+    print(f"Loss: the sum of the terms after it, with their weights {PRED_WEIGHT:g}, {VAR_WEIGHT:g}, "
+          f"{COV_WEIGHT:g}\nRank: how many of the {EMBED_DIM} dimensions are in use\n" + "-" * 60, flush=True)
     patches = [patch for img in images for patch in extract_patches(img)]
 
     def report(epoch, losses):
         round_weights(model)
         if epoch % 50 == 0 or epoch == epochs:
             rank = effective_rank(mlp_forward(model["context_encoder"], patches)[1])
-            print(f"Epoch {epoch:4d} | Loss: {losses['loss']:.4f} | Pred: {PRED_WEIGHT * losses['pred']:.4f} | "
-                  f"Var: {VAR_WEIGHT * losses['var']:.4f} | Cov: {COV_WEIGHT * losses['cov']:.4f} | Rank: {rank:.2f}",
-                  flush=True)
+            print(f"Epoch {epoch:4d} | Loss: {losses['loss']:.4f} | Pred: {PRED_WEIGHT * losses['pred']:.4f} "
+                  f"| Var: {VAR_WEIGHT * losses['var']:.4f} | Cov: {COV_WEIGHT * losses['cov']:.4f} "
+                  f"| Rank: {rank:.2f}", flush=True)
     train(images, epochs, rng=random.Random(seed), on_epoch=report, model=model)
-    print("Pred may rise as Rank grows: there is more to predict. That is no failure; nor is a small Pred success,")
-    print("for a collapsed encoder has the smallest (see --collapse). What counts is what the embeddings tell.")
+    print("Pred may rise while Rank grows, as there is more to predict: that is no failure. Nor is a\n"
+          "small Pred success: a collapsed encoder has the smallest (see --collapse).")
 
     print("\nRepresentation Quality Test\n" + "=" * 60)
     print_embeddings(model)
 
-    print("\nEach patch of a held-out image, hidden in turn: its embedding as predicted, and the target's:")
+    print("\nEach patch of a held-out image, hidden in turn: its embedding as predicted, and its target")
     seen = extract_patches(held_out[0])
     for pos, target in enumerate(embed_patches(held_out[0], model)):
         context = average([context_encode(patch, model) for i, patch in enumerate(seen) if i != pos])
-        print(f"patch {pos}     : {vector_text(predict(context, pos, model))}\n     target : {vector_text(target)}")
+        print(f"patch {pos}     : {vector_text(predict(context, pos, model))}")
+        print(f"     target : {vector_text(target)}")
 
     rows = [(name, accuracies(x, labels, seed)) for name, x in (
         ("pixels (16)", [[pixel for row in img for pixel in row] for img in held_out]),
         ("untrained encoder", [embed(img, untrained) for img in held_out]),
         ("JEPA", [embed(img, model) for img in held_out]))]
-    print(f"\nLinear Probe Test: {100 * rows[2][1][3]:.4g}% accuracy on downstream classification!")
-    print("\nFew labels are the real test: with 50 a class, a probe digs the pattern out of raw pixels too; with one, it")
-    print("must be what embeddings differ in most. Accuracy on held-out images, mean of 20 draws of the labels; chance 25%:")
-    print(f"\n{'':18}{'nearest class mean':>24}{'linear probe':>24}\n{'labels a class':18}" +
-          "".join(f"{n:12}" for n in (1, 5, 5, 50)))
+    print(f"\nLinear Probe Test: {100 * rows[-1][1][-1]:.4g}% accuracy on downstream classification!")
+    print("\nBut with 50 labels a class a probe digs the pattern out of raw pixels, too. The test is few\n"
+          "labels: one is enough only if images of a pattern lie closer together than the patterns do.\n"
+          "Accuracy on held-out images, mean of 20 draws of the labelled ones (chance: 25%)")
+    print(f"{'':20}{'nearest class mean':>24}{'linear probe':>24}")
+    print_row("labels a class", [1, 5, 5, 50])
     for name, row in rows:
-        print(f"{name:18}" + "".join(f"{100 * accuracy:11.1f}%" for accuracy in row))
+        print_row(name, [f"{100 * accuracy:.1f}%" for accuracy in row])
 
-    print("\nWhat it keeps and what it drops: the share of the embeddings' variance explained by the pattern (images) and")
-    print("by brightness, which no context can predict (patches). A share is the variance of group means over that of all.")
-    print(f"\n{'':18}{'pattern':>12}{'brightness':>12}")
+    print("\nWhat it keeps and what it drops: the share of the variance of embeddings that is explained by\n"
+          "the pattern (of images), and by the brightness that no context can predict (of patches).\n"
+          "A share is the variance of group means over that of all; groups: 4 patterns, 10 brightnesses")
+    print_row("", ["pattern", "brightness"])
     for name, net in (("untrained encoder", untrained), ("JEPA", model)):
-        print(f"{name:18}" + "".join(f"{share:12.2f}" for share in kept_and_dropped(net, held_out, labels, offsets)))
+        print_row(name, [f"{share:.2f}" for share in kept_and_dropped(net, held_out, labels, offsets)])
 
-    print("\nCosine of a clean pattern and one with pixel noise, beside that of two different patterns. Only the gap")
-    print("between them is invariance: an encoder with 1.00 everywhere cannot tell anything from anything.")
-    print(f"\n{'':18}{'sd 0.05':>12}{'sd 0.1':>12}{'sd 0.2':>12}{'different':>12}")
+    print("\nCosine of a clean pattern and the same with pixel noise, beside that of different patterns.\n"
+          "Only the gap between the two is invariance: 1.00 everywhere tells nothing from anything")
+    print_row("", ["sd 0.05", "sd 0.1", "sd 0.2", "different"])
     for name, net in (("untrained encoder", untrained), ("JEPA", model)):
-        print(f"{name:18}" + "".join(f"{cosine:12.2f}" for cosine in noise_cosines(net, seed)))
+        print_row(name, [f"{cosine:.2f}" for cosine in noise_cosines(net, seed)])
 
 
 VARIANTS = [  # what --collapse takes away, as arguments of train()
@@ -688,62 +703,64 @@ VARIANTS = [  # what --collapse takes away, as arguments of train()
 
 
 def train_variant(seed, epochs, settings):
-    """Train as the demo does, but for these settings: the Pred loss, and of held-out embeddings the spread, the
-    same as a share of the untrained spread, the effective rank, the accuracy with 1 label a class, and a verdict."""
+    """Train as the demo does, with these settings. Returns the last Pred loss; the spread of held-out patch
+    embeddings, the same as a share of the untrained; their rank; accuracy with 1 label a class; a verdict."""
     images, held_out, labels, _ = draw_data(seed)
     model = init_model(rng=random.Random(seed))
-
-    def held_out_patches():
-        return [embedding for img in held_out for embedding in embed_patches(img, model)]
-    before = spread(held_out_patches())
+    untrained = spread([row for img in held_out for row in embed_patches(img, model)])
     history = train(images, epochs, rng=random.Random(seed), model=model,
                     on_epoch=lambda epoch, losses: round_weights(model), **settings)
-    share, rank = spread(held_out_patches()) / before, effective_rank(held_out_patches())
-    accuracy = few_label_accuracy(nearest_mean, [embed(img, model) for img in held_out], labels, 1, random.Random(seed))
+    embs = [embed_patches(img, model) for img in held_out]
+    flat = [row for rows in embs for row in rows]
+    share, rank = spread(flat) / untrained, effective_rank(flat)
     verdict = "TOTAL COLLAPSE" if share < 0.1 else "DIMENSIONAL COLLAPSE" if rank < 2.0 else "alive"
-    return history[-1]["pred"] if history else math.nan, share * before, share, rank, accuracy, verdict
+    means = [average(rows) for rows in embs]
+    one_label = few_label_accuracy(nearest_mean, means, labels, 1, random.Random(seed))
+    return history[-1]["pred"], share * untrained, share, rank, one_label, verdict
 
 
 def collapse(seed, epochs):
     """What `python3 jepa.py --collapse` prints."""
-    print("Why does it not collapse, and how would you notice? One part taken away at a time:\n" + "=" * 60)
-    print("Total collapse: all embeddings become the same. They are then perfectly predicted and say nothing.")
-    print("Dimensional collapse: the embeddings differ, but along one line. Their spread looks healthy, their rank is not.")
-    print(f"Verdict: total below 10% of the untrained spread, else dimensional below rank 2 of {EMBED_DIM}, else alive.")
-    print(f"\nEach row: {epochs} epochs, same data, same initial weights (seed {seed}).")
-    print(f"{'':24}{'Pred':>8}{'spread':>8}{'of untrained':>14}{'rank':>6}{'1 label':>9}  verdict", flush=True)
+    print("Why does it not collapse, and how would you notice? One part taken away at a time\n" + "=" * 80)
+    print("Total collapse: all embeddings become the same. They are perfectly predicted, and say nothing.\n"
+          "Dimensional collapse: they differ, but along a line. Their spread looks healthy, their rank not.\n"
+          "Verdict: total if the spread is below 10% of the untrained, else dimensional if the rank is\n"
+          f"below 2 of {EMBED_DIM}, else alive. Each row: {epochs} epochs, same data and initial weights.\n")
+    print(f"{'':24}    Pred  spread  of untrained  rank  1 label  verdict", flush=True)
     for name, settings in VARIANTS:
-        pred, sd, share, rank, accuracy, verdict = train_variant(seed, epochs, settings)
-        print(f"{name:24}{pred:8.4f}{sd:8.3f}{100 * share:13.0f}%{rank:6.2f}{100 * accuracy:8.1f}%  {verdict}", flush=True)
-    print("\nPred alone tells nothing: it is smallest where everything is lost. It falls when the predictor learns, and also")
-    print("when the embeddings die; it rises when training fails, and also when more dimensions come alive. Look at spread")
-    print("and rank beside it. `no stop-gradient` lets Pred move the targets too; `no EMA` copies the context encoder.")
+        pred, sd, share, rank, one_label, verdict = train_variant(seed, epochs, settings)
+        print(f"{name:24}{pred:8.4f}{sd:8.3f}{100 * share:13.0f}%{rank:6.2f}{100 * one_label:8.1f}%  "
+              f"{verdict}", flush=True)
+    print("\nPred by itself tells nothing. It falls when the predictor learns, and when embeddings die;\n"
+          "it rises when training fails, and when dimensions come alive. Read it with spread and rank.")
 
 
 def main():
-    """The command line. Exit codes: 0, 2 for wrong options, 130 for Ctrl-C, 141 for a closed pipe, 1 for the rest."""
-    import argparse  # here, as only the command line needs it
+    """The command line. Exit code 0; 2 for wrong options, 130 for Ctrl-C, 141 for a closed pipe, else 1."""
+    import argparse  # here, as nothing else needs it
 
     def natural(text):
-        if not text.isdigit():
-            raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, got {text!a}")
+        if not (text.isascii() and text.isdigit()):
+            raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, got {text!r}")
         return int(text)
 
-    def error(message):
+    def refuse(message):
         print("jepa.py: " + message.encode("unicode_escape").decode() + " (see --help)", file=sys.stderr)
         sys.exit(2)
 
-    parser = argparse.ArgumentParser(prog="jepa.py", allow_abbrev=False, description="Train a micro JEPA on 4x4 "
-                                     "images and show what it learned.")
-    parser.error = error
+    parser = argparse.ArgumentParser(prog="jepa.py", allow_abbrev=False,
+                                     description="Train a micro JEPA on 4x4 images and show what it learned.")
+    parser.error = refuse
     parser.add_argument("--seed", type=natural, default=0, metavar="N",
-                        help="draw data, weights, masks from this seed (default 0)")
+                        help="draw the data, the weights and the masks from this seed (default: 0)")
     parser.add_argument("--epochs", type=natural, metavar="N",
-                        help=f"passes over the training images (default {EPOCHS}, {COLLAPSE_EPOCHS} with --collapse)")
+                        help=f"train for N epochs (default: {EPOCHS}; {COLLAPSE_EPOCHS} with --collapse)")
     parser.add_argument("--collapse", action="store_true",
                         help="take one part away at a time and watch what dies")
     try:
         options = parser.parse_args()
+        if options.collapse and options.epochs == 0:
+            refuse("argument --epochs: must be 1 or more with --collapse")
         run, epochs = (collapse, COLLAPSE_EPOCHS) if options.collapse else (demo, EPOCHS)
         run(options.seed, epochs if options.epochs is None else options.epochs)
         print(end="", flush=True)
@@ -753,11 +770,12 @@ def main():
     except FloatingPointError as error:
         print(f"jepa.py: {error}", file=sys.stderr)
         sys.exit(1)
-    except OSError as error:  # nobody reads the output any more (| head), or it cannot be written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's exit does not try again
-        if not isinstance(error, BrokenPipeError):
-            print(f"jepa.py: cannot write: {error}", file=sys.stderr)
-        sys.exit(141 if isinstance(error, BrokenPipeError) else 1)
+    except OSError as error:  # a closed pipe (| head), a full disk
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again as it exits
+        if isinstance(error, BrokenPipeError):
+            sys.exit(141)
+        print(f"jepa.py: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
