@@ -264,7 +264,7 @@ def predictor_input(avg_context, pos, num_patches):
 
 
 def predict(avg_context, pos, model=MODEL):
-    """The mean embedding [D] of the visible patches, the index of a hidden one -> its predicted embedding [D]."""
+    """The visible patches' mean embedding [D], the index of a hidden one -> its predicted embedding [D]."""
     _, num_patches, embed_dim = sizes(model)
     avg_context = [_number(v, "avg_context") for v in _list(avg_context, "avg_context", embed_dim)]
     pos = _whole(pos, "pos", 0, num_patches - 1)
@@ -342,7 +342,7 @@ def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=V
     """The loss of a minibatch, pred_weight * Pred + var_weight * Var + cov_weight * Cov, and its gradient.
 
     batch holds (patches [K][P], context_mask, target_mask) for each image. Returns the three terms before
-    weighting, {"pred", "var", "cov"}, and the gradient of their weighted sum, {"context_encoder", "predictor"},
+    weighting, {"pred", "var", "cov"}, and the gradient of the weighted sum, {"context_encoder", "predictor"},
     in the shapes of the networks. ValueError for wrong masks, or for Var or Cov of a single embedding."""
     encoder, target_encoder, predictor = model["context_encoder"], model["target_encoder"], model["predictor"]
     _, K, D = sizes(model)
@@ -381,8 +381,8 @@ def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=V
 
     # The stop-gradient. Pred depends on the targets too, and would fall faster if they moved towards their
     # predictions; but that way lies collapse. So by default the backward pass ends here. Without the stop,
-    # it goes on through the target encoder, and the result is added to the context encoder's gradient as if the
-    # two were one (as they are with momentum 0).
+    # it goes on through the target encoder, and what arrives there is added to the context encoder's gradient,
+    # as if the two were one (as they are with momentum 0).
     if not stop_gradient:
         d_target = [[-d for d in row] for row in d_pred]       # [m][D]  dPred/dtarget = -dPred/dprediction
         d_target_encoder, _ = mlp_backward(target_encoder, x_target, h_target, d_target)
@@ -529,7 +529,7 @@ def linear_probe(train_x, train_labels, x):
 
 def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
     """The accuracy, 0 to 1, of a classifier that is given the labels of per_class rows of x [n][D] of each
-    class, on all other rows; mean over random draws of the given ones. ValueError if a class has no others."""
+    class, on all other rows; mean over random draws of those given. ValueError if a class has no others."""
     labels, total = _list(labels, "labels", len(x)), 0.0
     per_class = _whole(per_class, "per_class", 1, min(labels.count(c) for c in set(labels)) - 1)
     for _ in range(draws):
@@ -549,7 +549,7 @@ def round_weights(model):
     """Round the trained weights to six decimals, in place.
 
     Training is chaotic: a difference in the last bit of a sum grows until it shows, after a hundred epochs or
-    so, and Python versions do differ there. Rounded after each epoch, they stay together, to the last byte."""
+    so, and Python versions do differ there. Rounded after each epoch, they stay together to the last byte."""
     for name in ("context_encoder", "predictor"):
         for key, weights in model[name].items():
             model[name][key] = ([[round(w, 6) for w in row] for row in weights] if key in ("W1", "W2")
@@ -567,8 +567,8 @@ def draw_data(seed):
 
 def accuracies(x, labels, seed):
     """Accuracy on rows of x with 1 and 5 labels a class by nearest mean, with 5 and 50 by linear probe."""
-    return [few_label_accuracy(classifier, x, labels, per_class, random.Random(seed))
-            for classifier, per_class in [(nearest_mean, 1), (nearest_mean, 5), (linear_probe, 5), (linear_probe, 50)]]
+    columns = [(nearest_mean, 1), (nearest_mean, 5), (linear_probe, 5), (linear_probe, 50)]
+    return [few_label_accuracy(classifier, x, labels, n, random.Random(seed)) for classifier, n in columns]
 
 
 def kept_and_dropped(model, images, labels, offsets):
