@@ -381,8 +381,8 @@ def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=V
 
     # The stop-gradient. Pred depends on the targets too, and would fall faster if they moved towards their
     # predictions; but that way lies collapse. So by default the backward pass ends here. Without the stop,
-    # it goes on through the target encoder, and what arrives there is added to the context encoder's gradient,
-    # as if the two were one (as they are with momentum 0).
+    # it goes on through the target encoder, and what arrives there adds to the context encoder's gradient, as if
+    # the two were one (as they are with momentum 0).
     if not stop_gradient:
         d_target = [[-d for d in row] for row in d_pred]       # [m][D]  dPred/dtarget = -dPred/dprediction
         d_target_encoder, _ = mlp_backward(target_encoder, x_target, h_target, d_target)
