@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Repeat the demo over seeds: mean, worst and standard deviation of every figure that README quotes.
 
-    python3 tests/study.py --seeds 20               the demo's figures, beside its baselines
-    python3 tests/study.py --seeds 10 --collapse    the rows of `jepa.py --collapse`
-    python3 tests/study.py --seeds 200 --only JEPA  does any seed diverge?
+python3 tests/study.py --seeds 20               the demo's figures, beside its baselines
+python3 tests/study.py --seeds 10 --collapse    the rows of `jepa.py --collapse`
+python3 tests/study.py --seeds 200 --only JEPA  does any seed diverge?
 """
+
 import argparse
 import math
 import multiprocessing
@@ -28,8 +29,12 @@ def mean_patch(images, held_out, whiten):
     rows = []
     for img in held_out:
         centered = [v - m for v, m in zip(jepa.average(jepa.extract_patches(img)), mean)]
-        rows.append([jepa.dot(axis, centered) / (math.sqrt(variance) if whiten else 1.0)
-                     for variance, axis in components])
+        rows.append(
+            [
+                jepa.dot(axis, centered) / (math.sqrt(variance) if whiten else 1.0)
+                for variance, axis in components
+            ]
+        )
     return rows
 
 
@@ -53,8 +58,12 @@ def encoder_figures(model, held_out, labels, offsets, seed):
     pattern, brightness = jepa.kept_and_dropped(model, held_out, labels, offsets)
     flat = [row for img in held_out for row in jepa.embed_patches(img, model)]
     accuracies = jepa.accuracies([jepa.embed(img, model) for img in held_out], labels, seed)
-    return {**dict(zip(ACCURACIES, accuracies)), "pattern share": pattern, "brightness share": brightness,
-            "effective rank": jepa.effective_rank(flat)}
+    return {
+        **dict(zip(ACCURACIES, accuracies)),
+        "pattern share": pattern,
+        "brightness share": brightness,
+        "effective rank": jepa.effective_rank(flat),
+    }
 
 
 def measure(method, epochs, seed):
@@ -71,12 +80,21 @@ def measure(method, epochs, seed):
         return encoder_figures(model, held_out, labels, offsets, seed)
     settings = {"pred_weight": 0} if method == "Var + Cov alone" else {}
     try:
-        history = jepa.train(images, epochs, rng=random.Random(seed), model=model,
-                             on_epoch=lambda epoch, losses: jepa.round_weights(model), **settings)
+        history = jepa.train(
+            images,
+            epochs,
+            rng=random.Random(seed),
+            model=model,
+            on_epoch=lambda epoch, losses: jepa.round_weights(model),
+            **settings,
+        )
     except FloatingPointError:
         return {}
-    return {**encoder_figures(model, held_out, labels, offsets, seed),
-            "loss at epoch 50": history[min(50, epochs) - 1]["loss"], "loss at the end": history[-1]["loss"]}
+    return {
+        **encoder_figures(model, held_out, labels, offsets, seed),
+        "loss at epoch 50": history[min(50, epochs) - 1]["loss"],
+        "loss at the end": history[-1]["loss"],
+    }
 
 
 def measure_variant(name, epochs, seed):
@@ -85,8 +103,13 @@ def measure_variant(name, epochs, seed):
         pred, _, share, rank, one_label, verdict = jepa.train_variant(seed, epochs, dict(jepa.VARIANTS)[name])
     except FloatingPointError:
         return {}
-    return {"Pred": pred, "spread of untrained": share, "effective rank": rank, "1 label a class": one_label,
-            "verdict": verdict}
+    return {
+        "Pred": pred,
+        "spread of untrained": share,
+        "effective rank": rank,
+        "1 label a class": one_label,
+        "verdict": verdict,
+    }
 
 
 def run(task):
@@ -114,9 +137,13 @@ def print_figures(name, results):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=20, metavar="N", help="seeds 0 to N-1 (default 20)")
-    parser.add_argument("--epochs", type=int, metavar="N", help="epochs of each training (default: jepa.py's)")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="epochs of each training (default: jepa.py's)"
+    )
     parser.add_argument("--collapse", action="store_true", help="the rows of `jepa.py --collapse` instead")
     parser.add_argument("--only", metavar="METHOD", help="this method or row alone")
     options = parser.parse_args()
