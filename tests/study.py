@@ -17,7 +17,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import jepa
 
 ACCURACIES = ["1 label a class", "5 labels a class", "5 labels, probe", "50 labels, probe"]
-HIGHER_IS_WORSE = ["brightness share", "loss at epoch 50", "loss at the end", "Pred"]
+HIGHER_IS_WORSE = [
+    "brightness share",
+    "loss at epoch 50",
+    "loss at the end",
+    "Pred",
+    "cosine of different patterns",
+]
 
 
 def mean_patch(images, held_out, whiten):
@@ -56,6 +62,7 @@ def principal_components(C, steps=200):
 def encoder_figures(model, held_out, labels, offsets, seed):
     """What the demo measures of a model: accuracies, shares and effective rank."""
     pattern, brightness = jepa.kept_and_dropped(model, held_out, labels, offsets)
+    *_, noisy, different = jepa.noise_cosines(model, seed)
     flat = [row for img in held_out for row in jepa.embed_patches(img, model)]
     accuracies = jepa.accuracies([jepa.embed(img, model) for img in held_out], labels, seed)
     return {
@@ -63,6 +70,8 @@ def encoder_figures(model, held_out, labels, offsets, seed):
         "pattern share": pattern,
         "brightness share": brightness,
         "effective rank": jepa.effective_rank(flat),
+        "cosine with noise of sd 0.2": noisy,
+        "cosine of different patterns": different,
     }
 
 
@@ -78,7 +87,11 @@ def measure(method, epochs, seed):
     model = jepa.init_model(rng=random.Random(seed))
     if method == "untrained encoder":
         return encoder_figures(model, held_out, labels, offsets, seed)
-    settings = {"pred_weight": 0} if method == "Var + Cov alone" else {}
+    settings = {
+        "JEPA": {},
+        "Var + Cov alone": {"pred_weight": 0},
+        "prediction alone": {"var_weight": 0, "cov_weight": 0},
+    }[method]
     try:
         history = jepa.train(
             images,
@@ -151,7 +164,15 @@ def main():
         function, names, epochs = measure_variant, [name for name, _ in jepa.VARIANTS], jepa.COLLAPSE_EPOCHS
     else:
         function, epochs = measure, jepa.EPOCHS
-        names = ["pixels", "PCA", "PCA, whitened", "untrained encoder", "Var + Cov alone", "JEPA"]
+        names = [
+            "pixels",
+            "PCA",
+            "PCA, whitened",
+            "untrained encoder",
+            "prediction alone",
+            "Var + Cov alone",
+            "JEPA",
+        ]
     if options.only not in [None] + names or options.seeds < 1 or (options.epochs or 1) < 1:
         parser.error(f"--seeds and --epochs must be 1 or more, --only one of: {'; '.join(names)}")
     names, epochs = [options.only] if options.only else names, options.epochs or epochs
