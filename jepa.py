@@ -1,24 +1,26 @@
 #!/usr/bin/env python3
 """Micro JEPA: a Joint-Embedding Predictive Architecture, small enough to read in ten minutes.
 
-A JEPA learns from images without labels. It hides some patches of an image and predicts them from the
-visible ones; not their pixels, but their *embeddings*, short lists of numbers that an encoder makes of them.
-What the visible patches cannot tell, such as noise, cannot be predicted, so the encoder learns to leave it
-out of the embeddings, and to keep what the patches share: the pattern.
+A JEPA learns from images without labels. It hides some patches of an image (the targets) and predicts them
+from the visible ones (the context); not their pixels, but their *embeddings*, short lists of numbers that an
+encoder makes of patches. What a patch does not tell about the others, such as its noise, only spoils the
+prediction; so the encoder learns to leave it out, and to keep what patches share: the pattern.
 
-    visible patches --> context encoder --> mean --+
-                              :                    +--> predictor --> prediction --+
-                              :    hidden position +                               +--> squared error
-                              : moving average                                     |
-    hidden patch -----> target encoder ------------------------------> target -----+
-                        (no gradient goes here)
+    context patches ---> context encoder ---> mean ---+
+                                |                     +---> predictor ---> prediction ---+
+                                |   target position --+                                  +---> squared error
+                                v  slowly copied (moving average)                        |
+    target patch ------> target encoder ----------------------------> target ------------+
 
-Everything is in this file, in reading order: the data, the networks and their hand-written backward pass,
-the training loop, and the measurements that show what was learned. It needs nothing but Python.
+The error is the loss, with two terms added that keep the embeddings from all becoming the same. Its gradient
+trains the predictor and the context encoder. It does not enter the target encoder, which only follows.
 
     python3 jepa.py               train on 4x4 images and show what was learned
     python3 jepa.py --collapse    take one part away at a time and watch what dies
     python3 jepa.py --help        all options
+
+In reading order: 1 this text, 2 settings, 3 data, 4 a network and its backward pass, 5 JEPA, 6 training,
+7 what was learned, 8 the demo. It needs nothing but Python.
 """
 import copy
 import math
@@ -35,27 +37,27 @@ except ImportError:
         return sum(map(mul, a, b))
 
 # ---- 2. The settings of the demo ---------------------------------------------------------------------------
-# Every number that you may want to change. Functions take them as default arguments, and in no other way.
+# Change one and run the demo again. Functions take them as default arguments; only the demo reads them.
 
 NUM_IMAGES = 200        # training images, a quarter of them of each pattern
-PATCH_SIZE = 2          # pixels a side: a 4x4 image is cut into four 2x2 patches
-NUM_PATCHES = 4         # K, patches an image
-EMBED_DIM = 6           # D, numbers an embedding
-HIDDEN_DIM = 12         # H, hidden units of each network
+PATCH_SIZE = 2          # a patch has 2x2 pixels, P = 4 numbers; the demo's 4x4 images
+NUM_PATCHES = 4         # K: have four of them
+EMBED_DIM = 6           # D: numbers in an embedding
+HIDDEN_DIM = 12         # H: hidden units of each network
 EPOCHS = 500            # passes over the training images
-BATCH_SIZE = 10         # images a gradient step
-LEARNING_RATE = 0.02    # step size of gradient descent
+BATCH_SIZE = 10         # images in a minibatch, for each of which one gradient step is made
+LEARNING_RATE = 0.02    # length of a step, times the gradient
 MOMENTUM = 0.99         # what the target encoder keeps of itself at each step
-PRED_WEIGHT = 18.0      # weights of the three terms of the loss: prediction,
-VAR_WEIGHT = 54.0       # ... variance,
-COV_WEIGHT = 54.0       # ... covariance
-GAMMA = 0.35            # the standard deviation that the variance term asks of each embedding dimension
-EPS = 1e-4              # keeps its square root differentiable where a dimension does not vary at all
+PRED_WEIGHT = 18.0      # weights of the three terms of the loss, see section 5: Pred,
+VAR_WEIGHT = 54.0       # Var
+COV_WEIGHT = 54.0       # and Cov
+GAMMA = 0.35            # the standard deviation that Var asks of each dimension of the embeddings
+EPS = 1e-4              # keeps the square root in Var differentiable at 0
 COLLAPSE_EPOCHS = 75    # epochs of each row of --collapse
 
 # ---- 3. Data: images, patches, masks -----------------------------------------------------------------------
-# Four patterns, and nuisances on top. The brightness of each patch is drawn for it alone, so no other patch
-# tells it; but they tell the pattern. Whether an encoder learns to keep these two apart is the experiment.
+# Four patterns, and nuisances on top. Each patch has a brightness drawn for it alone: the others do not tell it,
+# but they do tell the pattern. Whether an encoder learns to separate these two is the experiment.
 
 PATTERNS = {  # the brightness of a pixel, 0 to 1, by its row and column, 0 to 3
     "h_gradient": lambda row, column: column / 3,
@@ -73,16 +75,21 @@ def clean_image(name):
 def draw_image(name, rng):
     """A random image of a pattern, [4][4], and the brightness offsets of its four patches, [4].
 
-    Contrast is drawn from 0.6-1.0, an offset for each patch with sd 0.4, and noise of sd 0.04 a pixel."""
+    Drawn are a contrast from 0.6-1.0, an offset for each patch (standard deviation, sd, 0.4), and noise for
+    each pixel (sd 0.04)."""
     contrast = rng.uniform(0.6, 1.0)
     offsets = [rng.gauss(0.0, 0.4) for _ in range(4)]
-    image = [[0.5 + contrast * (pixel - 0.5) + offsets[row // 2 * 2 + column // 2] + rng.gauss(0.0, 0.04)
-              for column, pixel in enumerate(pixels)] for row, pixels in enumerate(clean_image(name))]
+    image = clean_image(name)
+    for row in range(4):
+        for column in range(4):
+            patch = row // 2 * 2 + column // 2
+            image[row][column] = (0.5 + contrast * (image[row][column] - 0.5) + offsets[patch]
+                                  + rng.gauss(0.0, 0.04))
     return image, offsets
 
 
 # Python's zip stops at the shorter list, and index -1 is the last item: both turn wrong input into wrong
-# numbers. So what you pass in is checked once, at the door, by these four. Skip them at a first reading.
+# numbers. So what you pass in is checked once, at the door, by these. Skip them at a first reading.
 
 def _shown(value):
     """A value as an error message shows it: on one line, and not too long."""
@@ -114,13 +121,14 @@ def _list(values, what, length=None):
     """values as a list; TypeError if no list, tuple or array, ValueError if empty or not `length` many."""
     if isinstance(values, (str, bytes, dict, set)) or not hasattr(values, "__len__"):
         raise TypeError(f"{what} must be a list, got {_shown(values)}")
-    if len(values) != (length or max(1, len(values))):
+    if len(values) == 0 or length not in (None, len(values)):
         raise ValueError(f"{what} must have {length or 'one or more'} items, got {len(values)}")
     return list(values)
 
 
 def extract_patches(img, patch_size=PATCH_SIZE):
-    """Cut an image into K patches, row by row, each a flat list of P = patch_size^2 floats: [H][W] -> [K][P].
+    """Cut an image into K patches, row by row, each a flat list of P = patch_size^2 floats:
+    [height][width] -> [K][P].
 
     The image may be lists, tuples or a NumPy array. TypeError or ValueError if it is empty or ragged, if a
     pixel is not a finite number, or if patch_size does not divide both sides."""
@@ -135,7 +143,7 @@ def extract_patches(img, patch_size=PATCH_SIZE):
 
 
 def random_masks(num_patches, rng):
-    """Indices of the visible patches, about 75 %, and of the hidden, about 25 %, at least one of each."""
+    """A context mask and a target mask: the indices of about 75 % and 25 % of the patches, one at least."""
     order = list(range(_whole(num_patches, "num_patches (some to see, some to predict)", 2)))
     rng.shuffle(order)
     num_targets = max(1, round(0.25 * num_patches))
@@ -143,18 +151,21 @@ def random_masks(num_patches, rng):
 
 
 def check_masks(context_mask, target_mask, num_patches):
-    """ValueError if a mask is empty, repeats, leaves 0...num_patches-1, or shares a patch with the other."""
+    """TypeError or ValueError unless both list different patches, 0 to num_patches-1, and share none (or the
+    answer would leak into the question)."""
     both = [*context_mask, *target_mask]
     if not all(hasattr(i, "__index__") for i in both):
         raise TypeError(f"masks must hold whole numbers, got {_shown([context_mask, target_mask])}")
-    if not 0 < len(context_mask) < len(both) == len(set(both)) or not set(both) <= set(range(num_patches)):
+    empty, repeats = 0 in (len(context_mask), len(target_mask)), len(set(both)) < len(both)
+    if empty or repeats or not set(both) <= set(range(num_patches)):
         raise ValueError(f"masks must each list different patches from 0 to {num_patches - 1}, none in both, "
                          f"got {_shown([context_mask, target_mask])}")
 
 
 # ---- 4. A two-layer network and its backward pass ----------------------------------------------------------
-# All three networks here are of one kind: y = W2 . relu(W1 . x + b1) + b2. A minibatch goes through as a list
-# of rows, and both passes are made of dot products: each row of one matrix with each row of another.
+# All three networks here are of one kind: y = W2 . relu(W1 . x + b1) + b2, where relu makes negatives 0.
+# A minibatch goes through as a list of rows, and both passes are made of dot products: each row of one matrix
+# with each row of another.
 
 def linear(x, W, b):
     """x . W^T + b: [n][in], [out][in], [out] -> [n][out]."""
@@ -194,16 +205,17 @@ def mlp_forward(net, x):
 
 
 def mlp_backward(net, x, h, dy):
-    """The chain rule through mlp_forward, last operation first. dX is short for dL/dX; dy [n][out] is given.
+    """The chain rule through mlp_forward, last operation first. dv is short for dL/dv; dy [n][out] is given.
 
-    Returns the gradients of the weights, in the shapes of `net`, and dz1 [n][hidden]."""
-    dW2 = matmul_t(transpose(dy), transpose(h))                            # [out][hidden] = dy^T . h
-    db2 = [sum(column) for column in transpose(dy)]                        # [out]         = sum of dy over n
+    Returns the gradients of the weights, in the shapes of `net`, and dz1 [n][hidden]. The inputs' gradient is
+    dx = dz1 . W1, but the first network of a chain has no use for it."""
+    dW2 = matmul_t(transpose(dy), transpose(h))                            # [out][hidden]  dW2 = dy^T . h
+    db2 = [sum(column) for column in transpose(dy)]                        # [out]          db2 = sum of dy
     W2_t = transpose(net["W2"])                                            # [hidden][out]
-    dz1 = [[dot(d, w) if v > 0.0 else 0.0 for v, w in zip(row, W2_t)]      # [n][hidden]   = dh where h > 0,
-           for row, d in zip(h, dy)]                                       #                 with dh = dy . W2
-    dW1 = matmul_t(transpose(dz1), transpose(x))                           # [hidden][in]  = dz1^T . x
-    db1 = [sum(column) for column in transpose(dz1)]                       # [hidden]      = sum of dz1 over n
+    dz1 = [[dot(d, w) if v > 0.0 else 0.0 for v, w in zip(h_row, W2_t)]    # [n][hidden]    dh = dy . W2, and
+           for h_row, d in zip(h, dy)]                                     #                dz1 = dh if h > 0
+    dW1 = matmul_t(transpose(dz1), transpose(x))                           # [hidden][in]   dW1 = dz1^T . x
+    db1 = [sum(column) for column in transpose(dz1)]                       # [hidden]       db1 = sum of dz1
     return {"W1": dW1, "b1": db1, "W2": dW2, "b2": db2}, dz1
 
 
@@ -216,7 +228,8 @@ def blend(a, net, b, other):
 
 
 # ---- 5. JEPA -----------------------------------------------------------------------------------------------
-# First one image, forward only, in the words of the diagram above.
+# First one image and forward only, in the words of the diagram. This is what to understand; training does the
+# same for a minibatch at once, further down.
 
 def init_model(patch_size=PATCH_SIZE, num_patches=NUM_PATCHES, embed_dim=EMBED_DIM, hidden_dim=HIDDEN_DIM,
                rng=None):
@@ -228,7 +241,7 @@ def init_model(patch_size=PATCH_SIZE, num_patches=NUM_PATCHES, embed_dim=EMBED_D
             "predictor": init_mlp(embed_dim + num_patches, hidden_dim, embed_dim, rng)}
 
 
-MODEL = init_model()  # used, and by train() trained, wherever you give no model of your own
+MODEL = init_model()  # what functions use, and train() trains, if given no model
 
 
 def sizes(model):
@@ -239,7 +252,7 @@ def sizes(model):
 
 
 def image_patches(img, model=MODEL):
-    """The patches of an image, [H][W] -> [K][P], for this model. ValueError if they are not K."""
+    """The patches of an image, as this model takes them: [height][width] -> [K][P]. ValueError if not K."""
     patch_size, num_patches, _ = sizes(model)
     return _list(extract_patches(img, patch_size), f"img in {patch_size}x{patch_size} patches", num_patches)
 
@@ -249,26 +262,29 @@ def _patch(patch, model):
 
 
 def context_encode(patch, model=MODEL):
-    """A visible patch [P] -> its embedding [D], by the encoder that gradient descent trains."""
-    return mlp_forward(model["context_encoder"], [_patch(patch, model)])[1][0]
+    """A context patch [P] -> its embedding [D], by the encoder that gradient descent trains."""
+    h, embeddings = mlp_forward(model["context_encoder"], [_patch(patch, model)])    # [1][H], [1][D]
+    return embeddings[0]
 
 
 def target_encode(patch, model=MODEL):
-    """A hidden patch [P] -> the embedding [D] to predict, by the moving average of the context encoder."""
-    return mlp_forward(model["target_encoder"], [_patch(patch, model)])[1][0]
+    """A target patch [P] -> the embedding [D] to predict, by the moving average of the context encoder."""
+    h, embeddings = mlp_forward(model["target_encoder"], [_patch(patch, model)])     # [1][H], [1][D]
+    return embeddings[0]
 
 
 def predictor_input(avg_context, pos, num_patches):
-    """What is seen and where to look: [D] and an index -> [D + K], the index as a one-hot vector."""
+    """What is seen and where to look: [D] and an index -> [D + K], the index as K numbers, a 1 among 0s."""
     return avg_context + [1.0 if i == pos else 0.0 for i in range(num_patches)]
 
 
 def predict(avg_context, pos, model=MODEL):
-    """The visible patches' mean embedding [D], the index of a hidden one -> its predicted embedding [D]."""
+    """The mean context embedding [D] and the index of the target patch -> its predicted embedding [D]."""
     _, num_patches, embed_dim = sizes(model)
     avg_context = [_number(v, "avg_context") for v in _list(avg_context, "avg_context", embed_dim)]
     pos = _whole(pos, "pos", 0, num_patches - 1)
-    return mlp_forward(model["predictor"], [predictor_input(avg_context, pos, num_patches)])[1][0]
+    h, predictions = mlp_forward(model["predictor"], [predictor_input(avg_context, pos, num_patches)])
+    return predictions[0]
 
 
 def average(embeddings):
@@ -287,22 +303,23 @@ def mse(predictions, targets):
 
 
 def jepa_forward(img, context_mask, target_mask, model=MODEL):
-    """The prediction loss of one image, a float. The masks list its visible and hidden patches, 0 to K-1."""
+    """Pred, the prediction loss, of one image: a float. The masks list its context and its target patches."""
     patches = image_patches(img, model)
     context_mask, target_mask = _list(context_mask, "context_mask"), _list(target_mask, "target_mask")
     check_masks(context_mask, target_mask, len(patches))
 
-    context_embs = [context_encode(patches[i], model) for i in context_mask]      # [visible][D]
+    context_embs = [context_encode(patches[i], model) for i in context_mask]      # [context][D]
     avg_context = average(context_embs)                                           # [D]
-    target_embs = [target_encode(patches[i], model) for i in target_mask]         # [hidden][D]
-    predictions = [predict(avg_context, pos, model) for pos in target_mask]       # [hidden][D]
+    target_embs = [target_encode(patches[i], model) for i in target_mask]         # [targets][D]
+    predictions = [predict(avg_context, pos, model) for pos in target_mask]       # [targets][D]
     return mse(predictions, target_embs)
 
 
-# This loss alone can be cheated: give every patch the same embedding, and it is easy to predict. That is
-# collapse. Two more terms forbid it (VICReg: Bardes, Ponce, LeCun 2022). Var asks each dimension of the
-# embeddings to vary, Cov asks no two of them to vary alike. Both look at the covariance matrix of the context
-# embeddings of a minibatch.
+# Pred alone can be cheated: give every patch the same embedding, and it is predicted perfectly. That is total
+# collapse. The stop-gradient (below) stands against it, and more surely two further terms (VICReg: Bardes,
+# Ponce, LeCun 2022). Var asks each dimension of the embeddings to vary. Cov asks no two dimensions to vary
+# together, or all might vary along one line: dimensional collapse. Both are made of the covariance matrix C
+# of the context embeddings: C[d][d] is the variance of dimension d, C[i][j] tells how i and j move together.
 
 def covariance(embeddings):
     """n embeddings z [n][D] -> z less its mean [n][D], and the covariance matrix C [D][D] (VICReg eq. 3)."""
@@ -313,9 +330,9 @@ def covariance(embeddings):
     return centered, [[v / degrees for v in row] for row in matmul_t(columns, columns)]
 
 
-def variance_loss(C, gamma=GAMMA):
+def variance_loss(C, gamma=GAMMA, eps=EPS):
     """Var: by how much the sd of a dimension falls short of gamma, mean over dimensions (VICReg eq. 1, 2)."""
-    return sum(max(0.0, gamma - math.sqrt(C[d][d] + EPS)) for d in range(len(C))) / len(C)
+    return sum(max(0.0, gamma - math.sqrt(C[d][d] + eps)) for d in range(len(C))) / len(C)
 
 
 def covariance_loss(C):
@@ -323,15 +340,15 @@ def covariance_loss(C):
     return sum(C[i][j] * C[i][j] for i in range(len(C)) for j in range(len(C)) if i != j) / len(C)
 
 
-def variance_covariance_gradient(centered, C, var_weight, cov_weight, gamma=GAMMA):
-    """The gradient of var_weight * Var + cov_weight * Cov by n embeddings: [n][D], [D][D] -> dz [n][D]."""
+def variance_covariance_gradient(centered, C, var_weight, cov_weight, gamma=GAMMA, eps=EPS):
+    """The gradient of var_weight * Var + cov_weight * Cov by n embeddings: [n][D], [D][D] -> [n][D]."""
     D, degrees = len(C), max(1, len(centered) - 1)
-    dC = [[cov_weight * 2.0 * v / D for v in row] for row in C]           # dCov/dC_ij = 2 C_ij / D
-    for d in range(D):
-        sd = math.sqrt(C[d][d] + EPS)                                     # dVar/dC_dd = -1 / (2 D sd) if
-        dC[d][d] = -var_weight / (2.0 * D * sd) if sd < gamma else 0.0    # sd < gamma, else 0
-    # C = z^T . z / (n-1) with z centered, and dC is symmetric: dz = 2 z . dC / (n-1). To go back through the
-    # centering would subtract the mean of dz, which is 0.
+    dC = [[cov_weight * 2.0 * v / D for v in row] for row in C]           # dCov/dC_ij = 2 C_ij / D; on the
+    for d in range(D):                                                    # diagonal, which Cov leaves out,
+        sd = math.sqrt(C[d][d] + eps)                                     # dVar/dC_dd = -1 / (2 D sd), or 0
+        dC[d][d] = -var_weight / (2.0 * D * sd) if sd < gamma else 0.0    # where sd is gamma or more
+    # C = z^T . z / (n-1), where z are the centered embeddings. z stands there twice and dC is symmetric, so
+    # dz = 2 z . dC / (n-1). Centering needs no step of its own: it would subtract the mean of dz, which is 0.
     return matmul_t(centered, [[2.0 * v / degrees for v in row] for row in dC])
 
 
@@ -349,40 +366,40 @@ def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=V
     for _, context_mask, target_mask in batch:
         check_masks(context_mask, target_mask, K)
 
-    # Forward. All n visible patches of the minibatch go through in one list of rows, and all m hidden ones.
+    # Forward. All n context patches of the minibatch go through in one list of rows, and all m targets.
     x = [patches[i] for patches, context_mask, _ in batch for i in context_mask]           # [n][P]
     x_target = [patches[i] for patches, _, target_mask in batch for i in target_mask]      # [m][P]
     if len(x) < 2 and (var_weight or cov_weight):
-        raise ValueError("Var and Cov need 2 or more visible patches in each minibatch, got 1")
-    h, z = mlp_forward(encoder, x)                                                         # [n][H], [n][D]
+        raise ValueError("Var and Cov need 2 or more context patches in each minibatch, got 1")
+    h, embs = mlp_forward(encoder, x)                                                      # [n][H], [n][D]
     h_target, targets = mlp_forward(target_encoder, x_target)                              # [m][H], [m][D]
-    x_pred, rows = [], iter(z)
+    x_pred, rows = [], iter(embs)
     for _, context_mask, target_mask in batch:
-        avg_context = average([next(rows) for _ in context_mask])                          # [D]
-        x_pred += [predictor_input(avg_context, pos, K) for pos in target_mask]            # [m][D + K]
+        avg_context = average([next(rows) for _ in context_mask])  # the next rows of embs are this image's
+        x_pred += [predictor_input(avg_context, pos, K) for pos in target_mask]            # all: [m][D + K]
     h_pred, predictions = mlp_forward(predictor, x_pred)                                   # [m][H], [m][D]
-    centered, C = covariance(z)                                                            # [n][D], [D][D]
+    centered, C = covariance(embs)                                                         # [n][D], [D][D]
     terms = {"pred": mse(predictions, targets), "var": variance_loss(C, gamma), "cov": covariance_loss(C)}
 
-    # Backward, last operation first. Pred is the mean of m * D squares, so each dprediction has 2 / (m * D).
+    # Backward, last operation first. Pred is a mean of m * D squares (p - t)^2: d_pred = 2 (p - t) / (m * D).
     scale = pred_weight * 2.0 / (len(targets) * D)
     d_pred = [[scale * (p - t) for p, t in zip(*pair)] for pair in zip(predictions, targets)]   # [m][D]
-    d_predictor, dz1 = mlp_backward(predictor, x_pred, h_pred, d_pred)
-    d_avg = matmul_t(dz1, transpose(predictor["W1"])[:D])      # [m][D] = dz1 . W1, less position columns
+    d_predictor, dz1_pred = mlp_backward(predictor, x_pred, h_pred, d_pred)
+    d_avg = matmul_t(dz1_pred, transpose(predictor["W1"])[:D])   # [m][D]  dx = dz1 . W1, its first D columns
     d_vicreg = variance_covariance_gradient(centered, C, var_weight, cov_weight, gamma)         # [n][D]
-    dz, rows, vicreg_rows = [], iter(d_avg), iter(d_vicreg)
+    d_embs, rows, vicreg_rows = [], iter(d_avg), iter(d_vicreg)
     for _, context_mask, target_mask in batch:
-        # The mean serves each hidden patch of its image, so their gradients add up; each visible patch has a
-        # share in the mean.
+        # The targets of an image share its mean, so their gradients add up; each context patch of k is 1/k of
+        # the mean.
         d_image = [next(rows) for _ in target_mask]
         d_mean = [sum(column) / len(context_mask) for column in zip(*d_image)]                  # [D]
-        dz += [[a + b for a, b in zip(d_mean, next(vicreg_rows))] for _ in context_mask]        # [n][D]
-    d_encoder, _ = mlp_backward(encoder, x, h, dz)
+        d_embs += [[a + b for a, b in zip(d_mean, next(vicreg_rows))] for _ in context_mask]    # all: [n][D]
+    d_encoder, _ = mlp_backward(encoder, x, h, d_embs)
 
-    # The stop-gradient. Pred depends on the targets too, and would fall faster if they moved towards their
-    # predictions; but that way lies collapse. So by default the backward pass ends here. Without the stop,
-    # it goes on through the target encoder, and what arrives there adds to the context encoder's gradient, as if
-    # the two were one (as they are with momentum 0).
+    # The stop-gradient. Pred depends on the targets too, and falls faster if they may move towards their
+    # predictions, but that way lies collapse. So the backward pass ends here: no gradient for the targets.
+    # Without the stop it goes on through the target encoder; and as that only ever follows the context encoder,
+    # the gradient is given to the latter, as if the two were one (with momentum 0 they are).
     if not stop_gradient:
         d_target = [[-d for d in row] for row in d_pred]       # [m][D]  dPred/dtarget = -dPred/dprediction
         d_target_encoder, _ = mlp_backward(target_encoder, x_target, h_target, d_target)
@@ -453,13 +470,20 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
 # what do they drop? Labels are used from here on, and only to measure.
 
 def embed_patches(img, model=MODEL):
-    """The embeddings of all patches of an image, [H][W] -> [K][D], by the target encoder, as I-JEPA does."""
+    """The embeddings of all patches of an image: [height][width] -> [K][D]. They are the target encoder's, as
+    it is the steadier of the two, and as in I-JEPA (Assran et al. 2023)."""
     return mlp_forward(model["target_encoder"], image_patches(img, model))[1]
 
 
 def embed(img, model=MODEL):
-    """The embedding of an image, the mean of those of its patches: [H][W] -> [D]."""
+    """The embedding of an image, the mean of those of its patches: [height][width] -> [D]."""
     return average(embed_patches(img, model))
+
+
+def predict_patches(img, model=MODEL):
+    """The predicted embedding of each patch of an image from all others: [height][width] -> [K][D]."""
+    embs = [context_encode(patch, model) for patch in image_patches(img, model)]
+    return [predict(average(embs[:pos] + embs[pos + 1:]), pos, model) for pos in range(len(embs))]
 
 
 def cosine_similarity(a, b):
@@ -477,7 +501,7 @@ def spread(embeddings):
 
 
 def effective_rank(embeddings):
-    """How many dimensions n embeddings [n][D] use: the participation ratio (trace C)^2 / (sum of all C_ij^2).
+    """How many dimensions n embeddings [n][D] use, the participation ratio: (sum of C_dd)^2 / sum of C_ij^2.
 
     It is D if all dimensions vary equally and independently, 1 if all embeddings lie on a line, 0 if all are
     the same."""
@@ -510,14 +534,15 @@ def nearest_mean(train_x, train_labels, x):
 def linear_probe(train_x, train_labels, x):
     """The label that a linear classifier fitted to train_x [n][D] gives each row of x [m][D]: -> [m].
 
-    It is a ridge regression to one-hot labels, solved exactly; the vectors stay as they are."""
+    It is a least-squares fit of x . W^T + b to 1 for the right class and 0 for others, with a small penalty
+    on W (ridge regression): (C + ridge) . W^T = covariance of x and labels. The vectors stay as they are."""
     classes = list(dict.fromkeys(train_labels))
     one_hot_t = [[float(label == c) for label in train_labels] for c in classes]                # [classes][n]
     centered, C = covariance(train_x)                                                   # [n][D], [D][D]
     ridge = 0.01 * sum(C[d][d] for d in range(len(C))) / len(C) or 1.0
     A = [[v + (ridge if i == j else 0.0) for j, v in enumerate(row)] for i, row in enumerate(C)]
     B = [[v / max(1, len(train_x) - 1) for v in row] for row in matmul_t(transpose(centered), one_hot_t)]
-    rows = [a + b for a, b in zip(A, B)]                    # [D][D + classes], to be solved by elimination
+    rows = [a + b for a, b in zip(A, B)]      # [D][D + classes]: A . W^T = B, to be solved by elimination
     for i in range(len(rows)):
         rows[i] = [v / rows[i][i] for v in rows[i]]
         rows = [row if row is rows[i] else [v - row[i] * p for v, p in zip(row, rows[i])] for row in rows]
@@ -528,14 +553,14 @@ def linear_probe(train_x, train_labels, x):
 
 
 def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
-    """The accuracy, 0 to 1, of a classifier that is given the labels of per_class rows of x [n][D] of each
-    class, on all other rows; mean over random draws of those given. ValueError if a class has no others."""
+    """Draw per_class rows of x [n][D] of each class, give a classifier their labels, and take its accuracy on
+    all other rows: 0 to 1, mean over draws. ValueError if a class has no other rows."""
     labels, total = _list(labels, "labels", len(x)), 0.0
     per_class = _whole(per_class, "per_class", 1, min(labels.count(c) for c in set(labels)) - 1)
     for _ in range(draws):
         order = list(range(len(x)))
         rng.shuffle(order)
-        known = [i for c in dict.fromkeys(labels) for i in [i for i in order if labels[i] == c][:per_class]]
+        known = [i for c in dict.fromkeys(labels) for i in [j for j in order if labels[j] == c][:per_class]]
         rest = sorted(set(order) - set(known))
         answers = classifier([x[i] for i in known], [labels[i] for i in known], [x[i] for i in rest])
         total += sum(answer == labels[i] for answer, i in zip(answers, rest)) / len(rest)
@@ -548,8 +573,9 @@ def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
 def round_weights(model):
     """Round the trained weights to six decimals, in place.
 
-    Training is chaotic: a difference in the last bit of a sum grows until it shows, after a hundred epochs or
-    so, and Python versions do differ there. Rounded after each epoch, they stay together to the last byte."""
+    Python versions differ in the last bit of a sum, and training makes such a difference grow until it shows,
+    after a hundred epochs or so. Rounding after each epoch removes it before it has grown (the target encoder
+    needs none, what it differs in fades). So all versions print the same."""
     for name in ("context_encoder", "predictor"):
         for key, weights in model[name].items():
             model[name][key] = ([[round(w, 6) for w in row] for row in weights] if key in ("W1", "W2")
@@ -566,18 +592,25 @@ def draw_data(seed):
 
 
 def accuracies(x, labels, seed):
-    """Accuracy on rows of x with 1 and 5 labels a class by nearest mean, with 5 and 50 by linear probe."""
+    """Accuracy with 1 and 5 labels a class by nearest mean, with 5 and 50 by linear probe, for rows x."""
     columns = [(nearest_mean, 1), (nearest_mean, 5), (linear_probe, 5), (linear_probe, 50)]
     return [few_label_accuracy(classifier, x, labels, n, random.Random(seed)) for classifier, n in columns]
 
 
 def kept_and_dropped(model, images, labels, offsets):
-    """Shares of variance: of image embeddings by pattern, of patch embeddings by brightness in ten groups."""
-    tenths = [0] * len(offsets)
+    """Shares of variance explained: of image embeddings by pattern, of patch embeddings by brightness."""
+    tenths = [0] * len(offsets)  # to which tenth of all patches, from dark to bright, each belongs
     for rank, i in enumerate(sorted(range(len(offsets)), key=offsets.__getitem__)):
         tenths[i] = 10 * rank // len(offsets)
     patch_embs = [row for img in images for row in embed_patches(img, model)]
     return explained_share([embed(img, model) for img in images], labels), explained_share(patch_embs, tenths)
+
+
+def prediction_error(model, images):
+    """The mean squared error of predict_patches, as a share of that of always predicting the mean target."""
+    targets = [row for img in images for row in embed_patches(img, model)]
+    predictions = [row for img in images for row in predict_patches(img, model)]
+    return mse(predictions, targets) / mse([average(targets)] * len(targets), targets)
 
 
 def noise_cosines(model, seed):
@@ -623,8 +656,8 @@ def demo(seed, epochs):
     images, held_out, labels, offsets = draw_data(seed)
     untrained, model = [init_model(rng=random.Random(seed)) for _ in range(2)]
     print("VibeML Micro JEPA - Learning Representations via Prediction\n" + "=" * 60)
-    print(f"\nGenerated {NUM_IMAGES} training images (4x4)")
-    print(f"Architecture: 2x2 patches -> {EMBED_DIM}-dim embeddings")
+    print(f"\nGenerated {len(images)} training images (4x4)")
+    print(f"Architecture: {PATCH_SIZE}x{PATCH_SIZE} patches -> {EMBED_DIM}-dim embeddings")
 
     examples = images[::NUM_IMAGES // len(PATTERNS)]
     print("\nThe patterns:   " + ", ".join(PATTERNS))
@@ -635,18 +668,17 @@ def demo(seed, epochs):
     print_images([[[None if row > 1 and column > 1 else pixel for column, pixel in enumerate(pixels)]
                    for row, pixels in enumerate(examples[2])]])
 
-    print("Before Training: one blur, all patterns point the same way\n" + "=" * 60)
+    print("Before Training: one blur, all patterns point nearly the same way\n" + "=" * 60)
     print_embeddings(untrained)
 
     print(f"\nTraining for {epochs} epochs...\nLearning rate: {LEARNING_RATE}, EMA momentum: {MOMENTUM}")
     print(f"Loss: the sum of the terms after it, with their weights {PRED_WEIGHT:g}, {VAR_WEIGHT:g}, "
           f"{COV_WEIGHT:g}\nRank: how many of the {EMBED_DIM} dimensions are in use\n" + "-" * 60, flush=True)
-    patches = [patch for img in images for patch in extract_patches(img)]
 
     def report(epoch, losses):
         round_weights(model)
         if epoch % 50 == 0 or epoch == epochs:
-            rank = effective_rank(mlp_forward(model["context_encoder"], patches)[1])
+            rank = effective_rank([row for img in images for row in embed_patches(img, model)])
             print(f"Epoch {epoch:4d} | Loss: {losses['loss']:.4f} | Pred: {PRED_WEIGHT * losses['pred']:.4f} "
                   f"| Var: {VAR_WEIGHT * losses['var']:.4f} | Cov: {COV_WEIGHT * losses['cov']:.4f} "
                   f"| Rank: {rank:.2f}", flush=True)
@@ -657,20 +689,21 @@ def demo(seed, epochs):
     print("\nRepresentation Quality Test\n" + "=" * 60)
     print_embeddings(model)
 
-    print("\nEach patch of a held-out image, hidden in turn: its embedding as predicted, and its target")
-    seen = extract_patches(held_out[0])
-    for pos, target in enumerate(embed_patches(held_out[0], model)):
-        context = average([context_encode(patch, model) for i, patch in enumerate(seen) if i != pos])
-        print(f"patch {pos}     : {vector_text(predict(context, pos, model))}")
-        print(f"     target : {vector_text(target)}")
+    print("\nEach patch of a held-out h_gradient, hidden in turn: its embedding as predicted, and the target")
+    for pos, (prediction, target) in enumerate(zip(predict_patches(held_out[0], model),
+                                                   embed_patches(held_out[0], model))):
+        print(f"patch {pos}     : {vector_text(prediction)}\n     target : {vector_text(target)}")
+    before, after = [100 * prediction_error(net, held_out) for net in (untrained, model)]
+    print(f"Squared error on held-out images, {after:.0f}% of that of always predicting the mean target "
+          f"(untrained: {before:.0f}%)")
 
     rows = [(name, accuracies(x, labels, seed)) for name, x in (
         ("pixels (16)", [[pixel for row in img for pixel in row] for img in held_out]),
         ("untrained encoder", [embed(img, untrained) for img in held_out]),
         ("JEPA", [embed(img, model) for img in held_out]))]
     print(f"\nLinear Probe Test: {100 * rows[-1][1][-1]:.4g}% accuracy on downstream classification!")
-    print("\nBut with 50 labels a class a probe digs the pattern out of raw pixels, too. The test is few\n"
-          "labels: one is enough only if images of a pattern lie closer together than the patterns do.\n"
+    print("\nBut with so many labels, a probe digs the pattern out of raw pixels too. Few are the test: one\n"
+          "is enough only if images of a pattern lie closer together than the patterns do.\n"
           "Accuracy on held-out images, mean of 20 draws of the labelled ones (chance: 25%)")
     print(f"{'':20}{'nearest class mean':>24}{'linear probe':>24}")
     print_row("labels a class", [1, 5, 5, 50])
@@ -713,7 +746,7 @@ def train_variant(seed, epochs, settings):
     embs = [embed_patches(img, model) for img in held_out]
     flat = [row for rows in embs for row in rows]
     share, rank = spread(flat) / untrained, effective_rank(flat)
-    verdict = "TOTAL COLLAPSE" if share < 0.1 else "DIMENSIONAL COLLAPSE" if rank < 2.0 else "alive"
+    verdict = "TOTAL COLLAPSE" if share < 0.1 else "DIMENSIONAL COLLAPSE" if rank < 2.5 else "alive"
     means = [average(rows) for rows in embs]
     one_label = few_label_accuracy(nearest_mean, means, labels, 1, random.Random(seed))
     return history[-1]["pred"], share * untrained, share, rank, one_label, verdict
@@ -725,14 +758,16 @@ def collapse(seed, epochs):
     print("Total collapse: all embeddings become the same. They are perfectly predicted, and say nothing.\n"
           "Dimensional collapse: they differ, but along a line. Their spread looks healthy, their rank not.\n"
           "Verdict: total if the spread is below 10% of the untrained, else dimensional if the rank is\n"
-          f"below 2 of {EMBED_DIM}, else alive. Each row: {epochs} epochs, same data and initial weights.\n")
+          f"below 2.5 of {EMBED_DIM}, else alive. Each row: {epochs} epochs, same data and initial weights.\n"
+          "The four guards are Var, Cov, EMA and stop-gradient. Pred is shown without its weight.\n")
     print(f"{'':24}    Pred  spread  of untrained  rank  1 label  verdict", flush=True)
     for name, settings in VARIANTS:
         pred, sd, share, rank, one_label, verdict = train_variant(seed, epochs, settings)
         print(f"{name:24}{pred:8.4f}{sd:8.3f}{100 * share:13.0f}%{rank:6.2f}{100 * one_label:8.1f}%  "
               f"{verdict}", flush=True)
     print("\nPred by itself tells nothing. It falls when the predictor learns, and when embeddings die;\n"
-          "it rises when training fails, and when dimensions come alive. Read it with spread and rank.")
+          "it rises when training fails, and when dimensions come alive. Read it with spread and rank\n"
+          "(and rank only where there is spread).")
 
 
 def main():

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Draw README's figure: the embeddings of held-out images, before and after the training of the demo (seed 0).
+"""Draw README's figure: embeddings of held-out images before and after the demo's training, with seed 0.
 
-    python3 tests/figure.py                                  writes .github/embeddings.svg, in 15 seconds or so
+    python3 tests/figure.py                                  write .github/embeddings.svg
     python3 tests/figure.py --epochs 5 --output figure.svg   a shorter training, another file
 
 The file is the same to the last byte with every Python: if it is not, jepa.py has changed what it learns.
@@ -17,18 +17,18 @@ sys.path.insert(0, ROOT)
 import jepa  # noqa: E402
 
 SEED = 0
-WIDTH, HEIGHT = 800, 436
+WIDTH, HEIGHT = 800, 430
 SIDE = 310                        # pixels a side of the square in which a panel shows its points
-PANELS = (76, 66), (480, 66)      # where its left upper corner is
-LEGEND = 420                      # the height of the legend
+PANELS = (72, 50), (474, 50)      # where its upper left corner is
+LEGEND = 202, 416, 128            # where the first marker of the legend is, and how far the next one
 
-# A colour (Okabe and Ito's, those with a contrast of 3 or more to white and to GitHub's dark background) and
-# a shape, about 9 pixels wide, for each of the four patterns.
+# A colour and a shape, about 7 pixels wide, for each of the four patterns. The colours are those of Okabe and
+# Ito, chosen for colour-blind people, that have a contrast of 3 or more to white and to GitHub's dark.
 MARKERS = [
-    ("#0072B2", "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z"),             # a blue circle
-    ("#D55E00", "M-3.6-3.6h7.2v7.2h-7.2z"),                        # a vermillion square
-    ("#009E73", "M0-4.8L4.6 3.4h-9.2z"),                           # a bluish green triangle
-    ("#CC79A7", "M-4.6-1.5h3.1v-3.1h3v3.1h3.1v3h-3.1v3.1h-3v-3.1h-3.1z"),  # a reddish purple plus
+    ("#0072B2", "M-3.4 0a3.4 3.4 0 1 0 6.8 0a3.4 3.4 0 1 0-6.8 0z"),           # blue circle
+    ("#D55E00", "M-3-3h6v6h-6z"),                                             # vermillion square
+    ("#009E73", "M0-4.4L3.8 2.2h-7.6z"),                                      # bluish green triangle
+    ("#CC79A7", "M-4-1.3h2.7v-2.7h2.6v2.7h2.7v2.6h-2.7v2.7h-2.6v-2.7h-2.7z"),   # reddish purple plus
 ]
 STYLE = """
 text { font: 12px -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #59636e }
@@ -37,7 +37,7 @@ text { font: 12px -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill:
 .end { text-anchor: end }
 .axes { fill: none; stroke: #59636e; stroke-opacity: .6 }
 .zero { stroke: #59636e; stroke-opacity: .25 }
-.marker { fill-opacity: .55; stroke-width: .8 }
+.marker { fill-opacity: .6; stroke-width: .8 }
 @media (prefers-color-scheme: dark) {
 text { fill: #9198a1 }
 .axes, .zero { stroke: #9198a1 }
@@ -64,8 +64,8 @@ def principal_components(C, count=2):
     """The first axes of a covariance matrix C [D][D], each with its variance: [count] of ([D], a float).
 
     Power iteration: multiplied by C again and again, any vector turns to the axis of the largest variance.
-    Deflation: take this axis out of C, and the next one is the largest. The sign of an axis is free: here, its
-    largest component is positive."""
+    Deflation: take this axis out of C, and the next one is the largest. The sign of an axis is free: here,
+    its number farthest from 0 is positive."""
     components = []
     for _ in range(count):
         axis = [1.0 / (i + 1) for i in range(len(C))]
@@ -124,18 +124,20 @@ def draw_axes(left, top, centre, half, shares):
         lines += [f'<path d="M{left} {y:.1f}h-4" class="axes"/>', text(left - 7, y + 4, shown, "end")]
         if value == 0:
             lines.append(f'<path d="M{left} {y:.1f}h{SIDE}" class="zero"/>')
-    names = [f"{rank} component: {100 * share:.1f} % of variance" for rank, share in zip(("1st", "2nd"), shares)]
+    names = [f"{which} principal component: {100 * share:.1f} % of variance"
+             for which, share in zip(("1st", "2nd"), shares)]
     lines.append(text(left + SIDE / 2, bottom + 34, names[0]))
-    turn = f' transform="rotate(-90 {left - 44} {top + SIDE // 2})"'
-    return lines + [text(left - 44, top + SIDE // 2, names[1], more=turn)]
+    turn = f' transform="rotate(-90 {left - 48} {top + SIDE // 2})"'
+    return lines + [text(left - 48, top + SIDE // 2, names[1], more=turn)]
 
 
 def draw_panel(left, top, title, x, labels):
     """A panel: embeddings x [n][D] as points on their own two principal components, at their own scale."""
     points, shares = project(x)
     centre, half = window(points)
+    accuracy = one_label_accuracy(x, labels)
     lines = [text(left + SIDE / 2, top - 30, title, "title middle"),
-             text(left + SIDE / 2, top - 11, f"1 label a class: {100 * one_label_accuracy(x, labels):.1f} % right")]
+             text(left + SIDE / 2, top - 11, f"1 label a class: {100 * accuracy:.1f} % right")]
     lines += draw_axes(left, top, centre, half, shares)
     scale, names = SIDE / (2 * half), list(jepa.PATTERNS)
     # One image of each pattern in turn, so that no pattern covers another.
@@ -148,10 +150,10 @@ def draw_panel(left, top, title, x, labels):
 
 def draw_legend():
     """The names of the patterns, each beside its marker, in a row below the panels."""
-    lines, step = [], 130
+    lines, (left, y, step) = [], LEGEND
     for i, name in enumerate(jepa.PATTERNS):
-        x = WIDTH / 2 + step * (i - len(jepa.PATTERNS) / 2) + 20
-        lines += [f'<use href="#m{i}" x="{x:.1f}" y="{LEGEND}"/>', text(x + 11, LEGEND + 4, name, "name")]
+        x = left + step * i
+        lines += [f'<use href="#m{i}" x="{x}" y="{y}"/>', text(x + 10, y + 4, name, "name")]
     return lines
 
 
@@ -162,8 +164,8 @@ def figure(before, after, labels, epochs):
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
              f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="title desc">',
              '<title id="title">Embeddings of held-out images, before and after training</title>',
-             f'<desc id="desc">Two scatter plots of the embeddings of {len(labels)} images, each on its own first '
-             f'two principal components, one marker for each of the patterns {", ".join(jepa.PATTERNS)}. '
+             f'<desc id="desc">Two scatter plots of the embeddings of {len(labels)} images, each on its own '
+             f'first two principal components, with a marker for each pattern: {", ".join(jepa.PATTERNS)}. '
              f'Images whose pattern is told right from 1 label a class: {told}.</desc>',
              f"<style>{STYLE}</style>", "<defs>"]
     lines += [f'<path id="m{i}" class="marker" fill="{colour}" stroke="{colour}" d="{shape}"/>'

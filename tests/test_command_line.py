@@ -190,7 +190,7 @@ class Options(unittest.TestCase):
         self.assertEqual((result.returncode, result.stderr), (0, ""))
         rule, table = result.stdout.split("verdict\n")
         self.assertIn("below 10% of the untrained", rule)
-        self.assertIn("below 2 of 6", rule)
+        self.assertIn("below 2.5 of 6", rule)
         rows = table.split("\n\n")[0].splitlines()
         self.assertEqual([row[:24].strip() for row in rows], [name for name, _ in jepa.VARIANTS])
         verdicts = {row[:24].strip(): row.split("%  ")[-1] for row in rows}
@@ -200,7 +200,7 @@ class Options(unittest.TestCase):
             name, verdict = row[:24].strip(), row.split("%  ")[-1]
             share, rank = row[24:].split()[2:4]
             share, rank = float(share.rstrip("%")), float(rank)
-            expected = "TOTAL COLLAPSE" if share < 10 else "DIMENSIONAL COLLAPSE" if rank < 2 else "alive"
+            expected = "TOTAL COLLAPSE" if share < 10 else "DIMENSIONAL COLLAPSE" if rank < 2.5 else "alive"
             self.assertEqual(verdict, expected, name)
 
 
