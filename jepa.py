@@ -56,8 +56,8 @@ EPS = 1e-4              # keeps the square root in Var differentiable at 0
 COLLAPSE_EPOCHS = 75    # epochs of each row of --collapse
 
 # ---- 3. Data: images, patches, masks -----------------------------------------------------------------------
-# Four patterns, and nuisances on top. Each patch has a brightness drawn for it alone: the others do not tell it,
-# but they do tell the pattern. Whether an encoder learns to separate these two is the experiment.
+# Four patterns, and nuisances on top. Each patch has a brightness drawn for it alone: the others do not tell
+# it, but they do tell the pattern. Whether an encoder learns to separate these two is the experiment.
 
 PATTERNS = {  # the brightness of a pixel, 0 to 1, by its row and column, 0 to 3
     "h_gradient": lambda row, column: column / 3,
@@ -398,8 +398,8 @@ def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=V
 
     # The stop-gradient. Pred depends on the targets too, and falls faster if they may move towards their
     # predictions, but that way lies collapse. So the backward pass ends here: no gradient for the targets.
-    # Without the stop it goes on through the target encoder; and as that only ever follows the context encoder,
-    # the gradient is given to the latter, as if the two were one (with momentum 0 they are).
+    # Without the stop it goes on through the target encoder; and as that only ever follows the context
+    # encoder, the gradient is given to the latter, as if the two were one (with momentum 0 they are).
     if not stop_gradient:
         d_target = [[-d for d in row] for row in d_pred]       # [m][D]  dPred/dtarget = -dPred/dprediction
         d_target_encoder, _ = mlp_backward(target_encoder, x_target, h_target, d_target)

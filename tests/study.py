@@ -15,14 +15,16 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import jepa
+from figure import principal_components
 
 ACCURACIES = ["1 label a class", "5 labels a class", "5 labels, probe", "50 labels, probe"]
 HIGHER_IS_WORSE = [
     "brightness share",
+    "prediction error",
+    "cosine of different patterns",
     "loss at epoch 50",
     "loss at the end",
     "Pred",
-    "cosine of different patterns",
 ]
 
 
@@ -31,38 +33,20 @@ def mean_patch(images, held_out, whiten):
     each component scaled to variance 1. All components are kept: they are as many as a patch has pixels."""
     patches = [patch for img in images for patch in jepa.extract_patches(img)]
     mean, covariance = jepa.average(patches), jepa.covariance(patches)[1]
-    components = principal_components(covariance)
+    components = principal_components(covariance, len(mean))
     rows = []
     for img in held_out:
         centered = [v - m for v, m in zip(jepa.average(jepa.extract_patches(img)), mean)]
-        rows.append(
-            [
-                jepa.dot(axis, centered) / (math.sqrt(variance) if whiten else 1.0)
-                for variance, axis in components
-            ]
-        )
+        scores = [(jepa.dot(axis, centered), math.sqrt(variance)) for axis, variance in components]
+        rows.append([score / sd if whiten else score for score, sd in scores])
     return rows
-
-
-def principal_components(C, steps=200):
-    """All eigenvalues and eigenvectors of a covariance matrix [d][d], largest first, by power iteration."""
-    components = []
-    for d in range(len(C)):
-        axis = [1.0 + 0.1 * i for i in range(len(C))]
-        for _ in range(steps):
-            axis = [jepa.dot(row, axis) for row in C]
-            norm = math.sqrt(jepa.dot(axis, axis))
-            axis = [v / norm for v in axis]
-        variance = jepa.dot(axis, [jepa.dot(row, axis) for row in C])
-        components.append((variance, axis))
-        C = [[v - variance * a * b for v, b in zip(row, axis)] for row, a in zip(C, axis)]
-    return components
 
 
 def encoder_figures(model, held_out, labels, offsets, seed):
     """What the demo measures of a model: accuracies, shares and effective rank."""
     pattern, brightness = jepa.kept_and_dropped(model, held_out, labels, offsets)
     *_, noisy, different = jepa.noise_cosines(model, seed)
+    error = jepa.prediction_error(model, held_out)
     flat = [row for img in held_out for row in jepa.embed_patches(img, model)]
     accuracies = jepa.accuracies([jepa.embed(img, model) for img in held_out], labels, seed)
     return {
@@ -70,6 +54,7 @@ def encoder_figures(model, held_out, labels, offsets, seed):
         "pattern share": pattern,
         "brightness share": brightness,
         "effective rank": jepa.effective_rank(flat),
+        "prediction error": error,
         "cosine with noise of sd 0.2": noisy,
         "cosine of different patterns": different,
     }
@@ -131,15 +116,15 @@ def run(task):
 
 
 def print_figures(name, results):
-    """A block of lines: the figure, and its mean, worst and standard deviation over the seeds."""
+    """A block of lines: a figure, its mean, worst and standard deviation over the seeds, and that of seed 0."""
     done = [figures for figures in results if figures]
-    print(f"\n{name}{'':{40 - len(name)}}mean     worst        sd")
+    print(f"\n{name}{'':{40 - len(name)}}mean     worst        sd    seed 0")
     for figure in [figure for figure in (done[0] if done else []) if figure != "verdict"]:
         values = [figures[figure] for figures in done]
         mean = sum(values) / len(values)
         sd = math.sqrt(sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1))
         worst = max(values) if figure in HIGHER_IS_WORSE else min(values)
-        print(f"    {figure:30}{mean:10.4f}{worst:10.4f}{sd:10.4f}")
+        print(f"    {figure:30}{mean:10.4f}{worst:10.4f}{sd:10.4f}{results[0].get(figure, math.nan):10.4f}")
     if done and "verdict" in done[0]:
         verdicts = [figures["verdict"] for figures in done]
         print("    " + ", ".join(f"{verdict} {verdicts.count(verdict)}" for verdict in sorted(set(verdicts))))
