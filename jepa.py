@@ -93,19 +93,24 @@ def draw_image(name, rng):
 
 def _shown(value):
     """A value as an error message shows it: on one line, and not too long."""
-    return " ".join(repr(value).split())[:60]
+    try:
+        return " ".join(repr(value).split())[:60]
+    except ValueError:  # an int of more digits than Python prints
+        return f"a {type(value).__name__} too long to show"
 
 
 def _number(value, what, low=-math.inf, high=math.inf):
     """value as a float; TypeError if it is no number, ValueError if it is not finite or not in low...high."""
     try:
+        if isinstance(value, complex):  # NumPy's have a float(), which drops a part
+            raise TypeError
         finite = math.isfinite(value)
     except TypeError:
         raise TypeError(f"{what} must be a number, got {_shown(value)}") from None
     except OverflowError:  # an int too large for a float
         finite = False
     if not finite or not low <= value <= high:
-        bounds = "finite" if high - low == math.inf and low < 0 else f"from {low} to {high}"
+        bounds = "finite" if low == -math.inf else f"{low} or more" if high == math.inf else f"{low} to {high}"
         raise ValueError(f"{what} must be a number, {bounds}, got {_shown(value)}")
     return float(value)
 
@@ -119,7 +124,8 @@ def _whole(value, what, low, high=math.inf):
 
 def _list(values, what, length=None):
     """values as a list; TypeError if no list, tuple or array, ValueError if empty or not `length` many."""
-    if isinstance(values, (str, bytes, dict, set)) or not hasattr(values, "__len__"):
+    unordered_or_text = isinstance(values, (str, bytes, dict, set, frozenset))
+    if unordered_or_text or not hasattr(values, "__len__") or getattr(values, "shape", None) == ():
         raise TypeError(f"{what} must be a list, got {_shown(values)}")
     if len(values) == 0 or length not in (None, len(values)):
         raise ValueError(f"{what} must have {length or 'one or more'} items, got {len(values)}")
@@ -154,7 +160,7 @@ def check_masks(context_mask, target_mask, num_patches):
     """TypeError or ValueError unless both list different patches, 0 to num_patches-1, and share none (or the
     answer would leak into the question)."""
     both = [*context_mask, *target_mask]
-    if not all(hasattr(i, "__index__") for i in both):
+    if not all(hasattr(i, "__index__") and not isinstance(i, bool) for i in both):
         raise TypeError(f"masks must hold whole numbers, got {_shown([context_mask, target_mask])}")
     empty, repeats = 0 in (len(context_mask), len(target_mask)), len(set(both)) < len(both)
     if empty or repeats or not set(both) <= set(range(num_patches)):
@@ -234,6 +240,9 @@ def blend(a, net, b, other):
 def init_model(patch_size=PATCH_SIZE, num_patches=NUM_PATCHES, embed_dim=EMBED_DIM, hidden_dim=HIDDEN_DIM,
                rng=None):
     """A new model: a dict of three networks, and nothing else. rng is random.Random(0) if not given."""
+    for what, size in (("patch_size", patch_size), ("num_patches", num_patches), ("embed_dim", embed_dim),
+                       ("hidden_dim", hidden_dim)):
+        _whole(size, what, 1)
     rng = rng or random.Random(0)
     context_encoder = init_mlp(patch_size * patch_size, hidden_dim, embed_dim, rng)
     return {"context_encoder": context_encoder,
@@ -289,6 +298,7 @@ def predict(avg_context, pos, model=MODEL):
 
 def average(embeddings):
     """The mean of n embeddings: [n][D] -> [D]. ValueError if there are none, or of different lengths."""
+    embeddings = [_list(embedding, "each of embeddings") for embedding in _list(embeddings, "embeddings")]
     if len({len(embedding) for embedding in embeddings}) != 1:
         raise ValueError(f"embeddings must be one or more, all of one length, got {_shown(embeddings)}")
     return [sum(column) / len(column) for column in zip(*embeddings)]
@@ -296,8 +306,11 @@ def average(embeddings):
 
 def mse(predictions, targets):
     """The mean squared error over all numbers: [n][D], [n][D] -> a float. ValueError if the shapes differ."""
-    if len(predictions) == 0 or [len(row) for row in predictions] != [len(row) for row in targets]:
-        raise ValueError("predictions and targets must be one or more, in the same shape [n][D]")
+    shapes = [[len(_list(row, "a row of " + what)) for row in _list(rows, what)]
+              for rows, what in ((predictions, "predictions"), (targets, "targets"))]
+    if shapes[0] != shapes[1]:
+        raise ValueError("predictions and targets must have the same shape [n][D], got "
+                         f"{_shown(predictions)} and {_shown(targets)}")
     squares = [(p - t) * (p - t) for p_row, t_row in zip(predictions, targets) for p, t in zip(p_row, t_row)]
     return sum(squares) / len(squares)
 
@@ -317,9 +330,10 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL):
 
 # Pred alone can be cheated: give every patch the same embedding, and it is predicted perfectly. That is total
 # collapse. The stop-gradient (below) stands against it, and more surely two further terms (VICReg: Bardes,
-# Ponce, LeCun 2022). Var asks each dimension of the embeddings to vary. Cov asks no two dimensions to vary
-# together, or all might vary along one line: dimensional collapse. Both are made of the covariance matrix C
-# of the context embeddings: C[d][d] is the variance of dimension d, C[i][j] tells how i and j move together.
+# Ponce, LeCun 2022, there for both branches). Var asks each dimension of the embeddings to vary. Cov asks no
+# two of them to be correlated, or all might vary along one line: dimensional collapse. Both are made of the
+# covariance matrix C of the context embeddings: C[d][d] is the variance of dimension d, and C[i][j] tells how
+# i and j move together.
 
 def covariance(embeddings):
     """n embeddings z [n][D] -> z less its mean [n][D], and the covariance matrix C [D][D] (VICReg eq. 3)."""
@@ -399,7 +413,7 @@ def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=V
     # The stop-gradient. Pred depends on the targets too, and falls faster if they may move towards their
     # predictions, but that way lies collapse. So the backward pass ends here: no gradient for the targets.
     # Without the stop it goes on through the target encoder; and as that only ever follows the context
-    # encoder, the gradient is given to the latter, as if the two were one (with momentum 0 they are).
+    # encoder, the gradient is given to the latter, as if the two were one (as they are with momentum 0).
     if not stop_gradient:
         d_target = [[-d for d in row] for row in d_pred]       # [m][D]  dPred/dtarget = -dPred/dprediction
         d_target_encoder, _ = mlp_backward(target_encoder, x_target, h_target, d_target)
@@ -430,9 +444,9 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
     """Train the model in place by stochastic gradient descent, on images without labels.
 
     rng draws the order of the images and the masks; random.Random(0) if not given. on_epoch(epoch, losses) is
-    called after each epoch. Returns the losses of each epoch, means over its images, as dicts: "pred", "var"
-    and "cov" before weighting, "loss" their weighted sum. TypeError or ValueError for impossible settings or
-    images, FloatingPointError when the loss or a weight is not finite; the model is as before that step."""
+    called after each epoch. Returns the losses of each epoch, means over its minibatches, as dicts: "pred",
+    "var" and "cov" before weighting, "loss" their weighted sum. TypeError or ValueError for impossible settings
+    or images, FloatingPointError when the loss or a weight is not finite; the model is as before that step."""
     epochs, batch_size = _whole(epochs, "epochs", 0), _whole(batch_size, "batch_size", 1)
     lr, momentum = _number(lr, "lr", 0), _number(momentum, "momentum", 0, 1)
     gamma = _number(gamma, "gamma", 0)
@@ -440,6 +454,9 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
     if lr == 0:
         raise ValueError("lr must be a number above 0, got 0")
     data = [image_patches(img, model) for img in _list(images, "images")]
+    last_batch = (len(data) - 1) % batch_size + 1
+    if last_batch == 1 and len(data[0]) == 2 and any(weights[1:]):  # now, not after some steps
+        raise ValueError("Var and Cov need 2 or more context patches in each minibatch, got 1")
     rng = rng or random.Random(0)
     history = []
     for epoch in range(1, epochs + 1):
@@ -488,6 +505,7 @@ def predict_patches(img, model=MODEL):
 
 def cosine_similarity(a, b):
     """The cosine of the angle between two vectors, -1 to 1. ValueError if lengths differ or one is zero."""
+    a, b = [[_number(v, "a number of " + what) for v in _list(x, what)] for x, what in ((a, "a"), (b, "b"))]
     norm = math.sqrt(dot(a, a)) * math.sqrt(dot(b, b))
     if len(a) != len(b) or not 0.0 < norm < math.inf:
         raise ValueError(f"a and b must be vectors of one length, not zero, got {_shown(a)} and {_shown(b)}")
@@ -503,28 +521,32 @@ def spread(embeddings):
 def effective_rank(embeddings):
     """How many dimensions n embeddings [n][D] use, the participation ratio: (sum of C_dd)^2 / sum of C_ij^2.
 
-    It is D if all dimensions vary equally and independently, 1 if all embeddings lie on a line, 0 if all are
+    It is D if all dimensions vary equally and uncorrelated, 1 if all embeddings lie on a line, 0 if all are
     the same."""
     C = covariance(embeddings)[1]
-    squares = sum(dot(row, row) for row in C)
-    return sum(C[d][d] for d in range(len(C))) ** 2 / squares if squares > 0.0 else 0.0
+    trace = sum(C[d][d] for d in range(len(C)))
+    if trace <= 1e-24 * sum(dot(row, row) for row in embeddings):  # all the same, up to rounding
+        return 0.0
+    return 1.0 / sum(v / trace * (v / trace) for row in C for v in row)
 
 
 def explained_share(embeddings, groups):
     """The share of the variance of embeddings [n][D] that their groups [n] explain, 0 to 1: the variance of
     the means of the groups over the variance of all."""
-    groups, mean = _list(groups, "groups", len(embeddings)), average(embeddings)
+    mean, groups = average(embeddings), _list(groups, "groups", len(embeddings))
     total = between = 0.0
     for group in dict.fromkeys(groups):
         members = [row for row, g in zip(embeddings, groups) if g == group]
         between += len(members) * sum((v - m) * (v - m) for v, m in zip(average(members), mean))
         total += sum((v - m) * (v - m) for row in members for v, m in zip(row, mean))
-    return between / total if total > 0.0 else 0.0
+    if total <= 1e-24 * sum(dot(row, row) for row in embeddings):  # all the same, up to rounding
+        return 0.0
+    return between / total
 
 
 def nearest_mean(train_x, train_labels, x):
     """The label of the nearest class mean of train_x [n][D], for each row of x [m][D]: -> [m]."""
-    classes = list(dict.fromkeys(train_labels))
+    classes = list(dict.fromkeys(_list(train_labels, "train_labels", len(train_x))))
     means = [average([row for row, label in zip(train_x, train_labels) if label == c]) for c in classes]
     # |x - m|^2 = |x|^2 - 2 (x . m - |m|^2 / 2): the nearest mean has the highest score in the brackets.
     scores = linear(x, means, [-0.5 * dot(m, m) for m in means])                        # [m][classes]
@@ -536,10 +558,10 @@ def linear_probe(train_x, train_labels, x):
 
     It is a least-squares fit of x . W^T + b to 1 for the right class and 0 for others, with a small penalty
     on W (ridge regression): (C + ridge) . W^T = covariance of x and labels. The vectors stay as they are."""
-    classes = list(dict.fromkeys(train_labels))
+    classes = list(dict.fromkeys(_list(train_labels, "train_labels", len(train_x))))
     one_hot_t = [[float(label == c) for label in train_labels] for c in classes]                # [classes][n]
     centered, C = covariance(train_x)                                                   # [n][D], [D][D]
-    ridge = 0.01 * sum(C[d][d] for d in range(len(C))) / len(C) or 1.0
+    ridge = 0.01 * sum(C[d][d] for d in range(len(C))) / len(C) or 1.0  # a hundredth of the mean variance
     A = [[v + (ridge if i == j else 0.0) for j, v in enumerate(row)] for i, row in enumerate(C)]
     B = [[v / max(1, len(train_x) - 1) for v in row] for row in matmul_t(transpose(centered), one_hot_t)]
     rows = [a + b for a, b in zip(A, B)]      # [D][D + classes]: A . W^T = B, to be solved by elimination
@@ -555,7 +577,8 @@ def linear_probe(train_x, train_labels, x):
 def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
     """Draw per_class rows of x [n][D] of each class, give a classifier their labels, and take its accuracy on
     all other rows: 0 to 1, mean over draws. ValueError if a class has no other rows."""
-    labels, total = _list(labels, "labels", len(x)), 0.0
+    average(x)  # refuses none, and ragged ones
+    labels, draws, total = _list(labels, "labels", len(x)), _whole(draws, "draws", 1), 0.0
     per_class = _whole(per_class, "per_class", 1, min(labels.count(c) for c in set(labels)) - 1)
     for _ in range(draws):
         order = list(range(len(x)))
@@ -573,9 +596,9 @@ def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
 def round_weights(model):
     """Round the trained weights to six decimals, in place.
 
-    Python versions differ in the last bit of a sum, and training makes such a difference grow until it shows,
-    after a hundred epochs or so. Rounding after each epoch removes it before it has grown (the target encoder
-    needs none, what it differs in fades). So all versions print the same."""
+    Python versions differ in the last bit of a sum, and training makes such a difference grow, until it shows
+    after some fifty epochs. Rounding after each epoch removes it before it has grown (the target encoder's
+    fades by itself). So all versions print the same."""
     for name in ("context_encoder", "predictor"):
         for key, weights in model[name].items():
             model[name][key] = ([[round(w, 6) for w in row] for row in weights] if key in ("W1", "W2")
@@ -712,7 +735,8 @@ def demo(seed, epochs):
 
     print("\nWhat it keeps and what it drops: the share of the variance of embeddings that is explained by\n"
           "the pattern (of images), and by the brightness that no context can predict (of patches).\n"
-          "A share is the variance of group means over that of all; groups: 4 patterns, 10 brightnesses")
+          "A share is the variance of group means over that of all; groups: 4 patterns, 10 brightnesses.\n"
+          "(How much of it is the work of Pred, how much of Var + Cov: see README, What was measured)")
     print_row("", ["pattern", "brightness"])
     for name, net in (("untrained encoder", untrained), ("JEPA", model)):
         print_row(name, [f"{share:.2f}" for share in kept_and_dropped(net, held_out, labels, offsets)])
@@ -755,7 +779,7 @@ def train_variant(seed, epochs, settings):
 def collapse(seed, epochs):
     """What `python3 jepa.py --collapse` prints."""
     print("Why does it not collapse, and how would you notice? One part taken away at a time\n" + "=" * 80)
-    print("Total collapse: all embeddings become the same. They are perfectly predicted, and say nothing.\n"
+    print("Total collapse: all embeddings become nearly the same, and are perfectly predicted.\n"
           "Dimensional collapse: they differ, but along a line. Their spread looks healthy, their rank not.\n"
           "Verdict: total if the spread is below 10% of the untrained, else dimensional if the rank is\n"
           f"below 2.5 of {EMBED_DIM}, else alive. Each row: {epochs} epochs, same data and initial weights.\n"
@@ -766,8 +790,9 @@ def collapse(seed, epochs):
         print(f"{name:24}{pred:8.4f}{sd:8.3f}{100 * share:13.0f}%{rank:6.2f}{100 * one_label:8.1f}%  "
               f"{verdict}", flush=True)
     print("\nPred by itself tells nothing. It falls when the predictor learns, and when embeddings die;\n"
-          "it rises when training fails, and when dimensions come alive. Read it with spread and rank\n"
-          "(and rank only where there is spread).")
+          "it rises when training fails, and when dimensions come alive. Read it with spread and rank.\n"
+          "Rank and accuracy ignore scale: in a total collapse they judge the crumbs. And a few epochs show\n"
+          "what dies, not what learns best: for that, see README, What was measured.")
 
 
 def main():

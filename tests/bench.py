@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -27,7 +28,6 @@ sys.path.insert(0, ROOT)
 import jepa
 
 NETWORKS = ("context_encoder", "target_encoder", "predictor")
-TRAINED = ("context_encoder", "predictor")  # by gradient descent
 TOLERANCE = 1e-6
 np = torch = engine = None  # import_frameworks() puts NumPy, PyTorch and micrograd.engine here
 
@@ -466,9 +466,10 @@ def check(table, images, model, batches):
 # ---- How long they take ------------------------------------------------------------------------------------
 
 def time_steps(model, load, step, batches):
-    """Seconds a step, over one step on each minibatch, from the weights of this model."""
+    """Seconds a step, over one step on each minibatch, after one that is not timed."""
     own = convert(model, load)
     gc.collect()  # so that none pays for what another leaves behind
+    step(own, batches[0])  # nor for bringing its code into the cache
     start = time.perf_counter()
     for batch in batches:
         step(own, batch)
@@ -479,8 +480,8 @@ def best_times(runs, quick):
     """name -> arguments of time_steps; returns name -> seconds a step, the best of many rounds.
 
     Each round times all of them in turn, so that whatever else the machine does hits all alike. micrograd,
-    which takes a hundred times as long, is in one round of ten."""
-    warm_up, rounds = (0.05, 3) if quick else (0.7, 50)
+    which takes a hundred times as long, is in one round of forty."""
+    warm_up, rounds = (0.05, 5) if quick else (0.7, 200)
     for arguments in runs.values():
         end = time.perf_counter() + warm_up
         while time.perf_counter() < end:
@@ -488,7 +489,7 @@ def best_times(runs, quick):
     best = dict.fromkeys(runs, math.inf)
     for i in range(rounds):
         for name, arguments in runs.items():
-            if name != "micrograd" or i % 10 == 0:
+            if name != "micrograd" or i % 40 == 0:
                 best[name] = min(best[name], time_steps(*arguments))
     return best
 
@@ -497,10 +498,9 @@ def time_contestants(table, model, batches, quick):
     """Print the first table."""
     runs = {}
     for name, (load, pack, step, _) in table.items():
-        if name != "micrograd":
-            runs[name] = (model, load, step, list(map(pack, batches)))
-        elif not quick:
-            # Fewer of them would flatter it: the garbage collector pays for its graphs only some steps later.
+        if name != "micrograd":  # five steps: some are done before anything else wants the processor
+            runs[name] = (model, load, step, list(map(pack, batches[:5])))
+        elif not quick:  # more steps: the garbage collector removes its graphs only some steps later
             runs[name] = (model, load, step, batches[:10])
     best = best_times(runs, quick)
     print(f"{'One training step':20}{'us per image':>14}{'x jepa.py':>12}")
@@ -540,7 +540,7 @@ def time_growth(quick):
     for name, num_patches, embed_dim, hidden_dim, batch_size in rows:
         model = jepa.init_model(jepa.PATCH_SIZE, num_patches, embed_dim, hidden_dim)
         batches = minibatches(draw_images(num_patches, random.Random(0)), model, batch_size, random.Random(0))
-        runs[name] = (model, copy.deepcopy, jepa_step, batches)
+        runs[name] = (model, copy.deepcopy, jepa_step, batches[:5])
         counts[name] = multiply_adds(model, batches[0])
     best = best_times(runs, quick)
     print(f"{'One step of jepa.py':20}{'us per step':>14}{'x base':>12}{'multiply-adds':>16}{'x base':>12}")
@@ -551,19 +551,22 @@ def time_growth(quick):
 
 # ---- Import, memory, demo ----------------------------------------------------------------------------------
 
-def run_seconds(*arguments):
+def run_seconds(arguments, environment=None):
     """Seconds that this interpreter takes, from start to end, with these arguments."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([sys.executable, *arguments], env=environment, check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     return time.perf_counter() - start
 
 
 def import_seconds(pairs):
-    """Seconds that `import jepa` takes: the median difference from the same interpreter without it."""
+    """Seconds that `import jepa` takes once it is compiled: the median difference from a bare interpreter."""
     code = f"import sys; sys.path.insert(0, {ROOT!r}); import "
-    run_seconds("-c", code + "jepa")  # compiles it to __pycache__
-    return statistics.median(run_seconds("-c", code + "jepa") - run_seconds("-c", code + "sys")
-                             for _ in range(pairs))
+    with tempfile.TemporaryDirectory() as folder:  # for what is compiled, even if the user wants none of it
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": ""}
+        run_seconds(["-c", code + "jepa"], environment)
+        return statistics.median(run_seconds(["-c", code + "jepa"], environment)
+                                 - run_seconds(["-c", code + "sys"], environment) for _ in range(pairs))
 
 
 def peak_memory(*arguments):
@@ -572,7 +575,7 @@ def peak_memory(*arguments):
     On Linux, a process inherits the peak of the one that starts it: of this bench, which may hold PyTorch. So
     a bare interpreter is put between."""
     try:
-        import resource  # only to see whether there is one
+        import resource  # noqa: F401, only to see whether there is one
     except ImportError:
         return None
     code = ("import os, resource, sys; status = os.spawnv(os.P_WAIT, sys.executable, sys.argv[1:]);"
@@ -594,7 +597,7 @@ def measure_processes(quick, demo):
         print(f"peak memory: {memory:.1f} MB with jepa.py --epochs 5, "
               f"{peak_memory('-c', 'pass'):.1f} MB without any program")
     if demo:
-        whole, evaluation = run_seconds(script), run_seconds(script, "--epochs", "0")
+        whole, evaluation = run_seconds([script]), run_seconds([script, "--epochs", "0"])
         print(f"the demo:    {whole:.1f} s, of which {evaluation:.1f} s are not training but evaluation "
               f"({100 * evaluation / whole:.0f}%, from jepa.py --epochs 0)")
 
@@ -644,3 +647,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("bench.py: interrupted", file=sys.stderr)
         sys.exit(130)
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"bench.py: {error}\n{error.stderr.decode()}")

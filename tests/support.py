@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -70,3 +71,21 @@ def flat(x):
     if isinstance(x, (list, tuple)):
         return [v for item in x for v in flat(item)]
     return [x]
+
+
+def recorded(name):
+    """The figures in tests/recorded/name, as study.py printed them: {method: {figure: [mean, worst, sd, seed 0]}}."""
+    methods = {}
+    with open(os.path.join(HERE, "recorded", name), encoding="ascii") as file:
+        for line in file.read().splitlines()[1:]:
+            if line and not line.startswith(" "):
+                row = methods.setdefault(line[:40].strip(), {})
+            elif line.startswith("    diverged: "):
+                row["diverged"] = line.split(": ")[1]
+            elif line.startswith("    loss lower"):
+                row["falling"] = line.split(": ")[1]
+            elif line.strip() and re.match(r".{30} +[-\d]", line[4:]):
+                row[line[4:34].strip()] = [float(cell) for cell in line[34:].split()]
+            elif line.strip():
+                row["verdicts"] = line.strip()
+    return methods
