@@ -48,9 +48,9 @@ EPOCHS = 500            # passes over the training images
 BATCH_SIZE = 10         # images in a minibatch, for each of which one gradient step is made
 LEARNING_RATE = 0.02    # length of a step, times the gradient
 MOMENTUM = 0.99         # what the target encoder keeps of itself at each step
-PRED_WEIGHT = 18.0      # weights of the three terms of the loss, see section 5: Pred,
-VAR_WEIGHT = 54.0       # Var
-COV_WEIGHT = 54.0       # and Cov
+PRED_WEIGHT = 15.0      # weights of the three terms of the loss, see section 5: Pred,
+VAR_WEIGHT = 45.0       # Var
+COV_WEIGHT = 45.0       # and Cov
 GAMMA = 0.35            # the standard deviation that Var asks of each dimension of the embeddings
 EPS = 1e-4              # keeps the square root in Var differentiable at 0
 COLLAPSE_EPOCHS = 75    # epochs of each row of --collapse
@@ -110,7 +110,8 @@ def _number(value, what, low=-math.inf, high=math.inf):
     except OverflowError:  # an int too large for a float
         finite = False
     if not finite or not low <= value <= high:
-        bounds = "finite" if low == -math.inf else f"{low} or more" if high == math.inf else f"{low} to {high}"
+        upper = f" to {high}" if high < math.inf else " or more"
+        bounds = "finite" if low == -math.inf else f"{low}{upper}"
         raise ValueError(f"{what} must be a number, {bounds}, got {_shown(value)}")
     return float(value)
 
@@ -445,8 +446,8 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
 
     rng draws the order of the images and the masks; random.Random(0) if not given. on_epoch(epoch, losses) is
     called after each epoch. Returns the losses of each epoch, means over its minibatches, as dicts: "pred",
-    "var" and "cov" before weighting, "loss" their weighted sum. TypeError or ValueError for impossible settings
-    or images, FloatingPointError when the loss or a weight is not finite; the model is as before that step."""
+    "var" and "cov" before weighting, "loss" their weighted sum. TypeError or ValueError for wrong settings or
+    images, FloatingPointError when the loss or a weight is not finite; the model is as before that step."""
     epochs, batch_size = _whole(epochs, "epochs", 0), _whole(batch_size, "batch_size", 1)
     lr, momentum = _number(lr, "lr", 0), _number(momentum, "momentum", 0, 1)
     gamma = _number(gamma, "gamma", 0)
