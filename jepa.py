@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Micro JEPA: a Joint-Embedding Predictive Architecture, small enough to read in ten minutes.
+"""Micro JEPA: a Joint-Embedding Predictive Architecture, small enough to read in one sitting.
 
 A JEPA learns from images without labels. It hides some patches of an image (the targets) and predicts them
 from the visible ones (the context); not their pixels, but their *embeddings*, short lists of numbers that an
-encoder makes of patches. What a patch does not tell about the others, such as its noise, only spoils the
-prediction; so the encoder learns to leave it out, and to keep what patches share: the pattern.
+encoder makes of patches. What is a patch's own, such as its noise, neither can be predicted nor helps to
+predict the others; so the encoder learns to leave it out, and to keep what patches share: the pattern.
 
-    context patches ---> context encoder ---> mean ---+
-                                |                     +---> predictor ---> prediction ---+
-                                |   target position --+                                  +---> squared error
-                                v  slowly copied (moving average)                        |
+                                    target position --+
+                                                      +---> predictor ---> prediction ---+
+    context patches ---> context encoder ---> mean ---+                                  |
+                                :                                                        +---> squared error
+                                : slowly copied (moving average)                         |
     target patch ------> target encoder ----------------------------> target ------------+
 
 The error is the loss, with two terms added that keep the embeddings from all becoming the same. Its gradient
@@ -40,13 +41,13 @@ except ImportError:
 # Change one and run the demo again. Functions take them as default arguments; only the demo reads them.
 
 NUM_IMAGES = 200        # training images, a quarter of them of each pattern
-PATCH_SIZE = 2          # a patch has 2x2 pixels, P = 4 numbers; the demo's 4x4 images
-NUM_PATCHES = 4         # K: have four of them
+PATCH_SIZE = 2          # a patch has 2x2 pixels, P = 4 numbers (the demo needs 2)
+NUM_PATCHES = 4         # K: patches in an image (the demo's 4x4 images have 4)
 EMBED_DIM = 6           # D: numbers in an embedding
 HIDDEN_DIM = 12         # H: hidden units of each network
 EPOCHS = 500            # passes over the training images
-BATCH_SIZE = 10         # images in a minibatch, for each of which one gradient step is made
-LEARNING_RATE = 0.02    # length of a step, times the gradient
+BATCH_SIZE = 10         # images in a minibatch; each minibatch makes one gradient step
+LEARNING_RATE = 0.02    # a step is this times the gradient
 MOMENTUM = 0.99         # what the target encoder keeps of itself at each step
 PRED_WEIGHT = 15.0      # weights of the three terms of the loss, see section 5: Pred,
 VAR_WEIGHT = 45.0       # Var
@@ -89,7 +90,8 @@ def draw_image(name, rng):
 
 
 # Python's zip stops at the shorter list, and index -1 is the last item: both turn wrong input into wrong
-# numbers. So what you pass in is checked once, at the door, by these. Skip them at a first reading.
+# numbers. So the functions that you may call check what you pass in, with these four. At a first reading,
+# skip to extract_patches.
 
 def _shown(value):
     """A value as an error message shows it: on one line, and not too long."""
@@ -179,7 +181,7 @@ def linear(x, W, b):
     layer = list(zip(W, b))
     if sys.version_info >= (3, 12):
         return [[dot(row, w) + bias for w, bias in layer] for row in x]
-    return [[sum(map(mul, row, w), bias) for w, bias in layer] for row in x]  # the same, faster before 3.12
+    return [[sum(map(mul, row, w), bias) for w, bias in layer] for row in x]  # faster before 3.12
 
 
 def matmul_t(a, b):
@@ -219,8 +221,8 @@ def mlp_backward(net, x, h, dy):
     dW2 = matmul_t(transpose(dy), transpose(h))                            # [out][hidden]  dW2 = dy^T . h
     db2 = [sum(column) for column in transpose(dy)]                        # [out]          db2 = sum of dy
     W2_t = transpose(net["W2"])                                            # [hidden][out]
-    dz1 = [[dot(d, w) if v > 0.0 else 0.0 for v, w in zip(h_row, W2_t)]    # [n][hidden]    dh = dy . W2, and
-           for h_row, d in zip(h, dy)]                                     #                dz1 = dh if h > 0
+    dz1 = [[dot(dy_row, w) if v > 0.0 else 0.0 for v, w in zip(h_row, W2_t)]
+           for h_row, dy_row in zip(h, dy)]                                # [n][hidden]    dy . W2 if h > 0
     dW1 = matmul_t(transpose(dz1), transpose(x))                           # [hidden][in]   dW1 = dz1^T . x
     db1 = [sum(column) for column in transpose(dz1)]                       # [hidden]       db1 = sum of dz1
     return {"W1": dW1, "b1": db1, "W2": dW2, "b2": db2}, dz1
@@ -234,9 +236,14 @@ def blend(a, net, b, other):
             "W2": list(map(rows, net["W2"], other["W2"])), "b2": rows(net["b2"], other["b2"])}
 
 
+def is_finite(net):
+    """Whether all weights are finite. (The sum of a row is not, if one of its numbers is not.)"""
+    return all(math.isfinite(sum(row)) for row in net["W1"] + net["W2"] + [net["b1"], net["b2"]])
+
+
 # ---- 5. JEPA -----------------------------------------------------------------------------------------------
-# First one image and forward only, in the words of the diagram. This is what to understand; training does the
-# same for a minibatch at once, further down.
+# First one image and forward only, in the words of the diagram, for you to read and to call. Training does
+# the same for a minibatch at once, in loss_and_gradients further down.
 
 def init_model(patch_size=PATCH_SIZE, num_patches=NUM_PATCHES, embed_dim=EMBED_DIM, hidden_dim=HIDDEN_DIM,
                rng=None):
@@ -273,13 +280,13 @@ def _patch(patch, model):
 
 def context_encode(patch, model=MODEL):
     """A context patch [P] -> its embedding [D], by the encoder that gradient descent trains."""
-    h, embeddings = mlp_forward(model["context_encoder"], [_patch(patch, model)])    # [1][H], [1][D]
+    _, embeddings = mlp_forward(model["context_encoder"], [_patch(patch, model)])    # [1][H], [1][D]
     return embeddings[0]
 
 
 def target_encode(patch, model=MODEL):
     """A target patch [P] -> the embedding [D] to predict, by the moving average of the context encoder."""
-    h, embeddings = mlp_forward(model["target_encoder"], [_patch(patch, model)])     # [1][H], [1][D]
+    _, embeddings = mlp_forward(model["target_encoder"], [_patch(patch, model)])     # [1][H], [1][D]
     return embeddings[0]
 
 
@@ -293,7 +300,7 @@ def predict(avg_context, pos, model=MODEL):
     _, num_patches, embed_dim = sizes(model)
     avg_context = [_number(v, "avg_context") for v in _list(avg_context, "avg_context", embed_dim)]
     pos = _whole(pos, "pos", 0, num_patches - 1)
-    h, predictions = mlp_forward(model["predictor"], [predictor_input(avg_context, pos, num_patches)])
+    _, predictions = mlp_forward(model["predictor"], [predictor_input(avg_context, pos, num_patches)])
     return predictions[0]
 
 
@@ -330,11 +337,11 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL):
 
 
 # Pred alone can be cheated: give every patch the same embedding, and it is predicted perfectly. That is total
-# collapse. The stop-gradient (below) stands against it, and more surely two further terms (VICReg: Bardes,
-# Ponce, LeCun 2022, there for both branches). Var asks each dimension of the embeddings to vary. Cov asks no
-# two of them to be correlated, or all might vary along one line: dimensional collapse. Both are made of the
-# covariance matrix C of the context embeddings: C[d][d] is the variance of dimension d, and C[i][j] tells how
-# i and j move together.
+# collapse. Against it stand the stop-gradient (end of this section), and two further terms (VICReg: Bardes,
+# Ponce, LeCun 2022, there for both branches, here for the context embeddings). Over all context patches of a
+# minibatch, Var asks each dimension of the embeddings to vary. Cov asks no two of them to be correlated, or
+# all might vary along one line: dimensional collapse. Both are made of the covariance matrix C of the
+# embeddings: C[d][d] is the variance of dimension d, and C[i][j] tells how i and j move together.
 
 def covariance(embeddings):
     """n embeddings z [n][D] -> z less its mean [n][D], and the covariance matrix C [D][D] (VICReg eq. 3)."""
@@ -358,12 +365,14 @@ def covariance_loss(C):
 def variance_covariance_gradient(centered, C, var_weight, cov_weight, gamma=GAMMA, eps=EPS):
     """The gradient of var_weight * Var + cov_weight * Cov by n embeddings: [n][D], [D][D] -> [n][D]."""
     D, degrees = len(C), max(1, len(centered) - 1)
-    dC = [[cov_weight * 2.0 * v / D for v in row] for row in C]           # dCov/dC_ij = 2 C_ij / D; on the
-    for d in range(D):                                                    # diagonal, which Cov leaves out,
-        sd = math.sqrt(C[d][d] + eps)                                     # dVar/dC_dd = -1 / (2 D sd), or 0
-        dC[d][d] = -var_weight / (2.0 * D * sd) if sd < gamma else 0.0    # where sd is gamma or more
+    # Off the diagonal only Cov counts: dCov/dC_ij = 2 C_ij / D. On it only Var: dVar/dC_dd = -1 / (2 D sd) if
+    # sd < gamma, else 0.
+    dC = [[cov_weight * 2.0 * v / D for v in row] for row in C]                         # [D][D]
+    for d in range(D):
+        sd = math.sqrt(C[d][d] + eps)
+        dC[d][d] = -var_weight / (2.0 * D * sd) if sd < gamma else 0.0
     # C = z^T . z / (n-1), where z are the centered embeddings. z stands there twice and dC is symmetric, so
-    # dz = 2 z . dC / (n-1). Centering needs no step of its own: it would subtract the mean of dz, which is 0.
+    # dz = 2 z . dC / (n-1). To go back through the centering, subtract the mean of dz; but as for z, it is 0.
     return matmul_t(centered, [[2.0 * v / degrees for v in row] for row in dC])
 
 
@@ -388,9 +397,9 @@ def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=V
         raise ValueError("Var and Cov need 2 or more context patches in each minibatch, got 1")
     h, embs = mlp_forward(encoder, x)                                                      # [n][H], [n][D]
     h_target, targets = mlp_forward(target_encoder, x_target)                              # [m][H], [m][D]
-    x_pred, rows = [], iter(embs)
+    x_pred, emb_rows = [], iter(embs)
     for _, context_mask, target_mask in batch:
-        avg_context = average([next(rows) for _ in context_mask])  # the next rows of embs are this image's
+        avg_context = average([next(emb_rows) for _ in context_mask])  # of embs, the next rows are its own
         x_pred += [predictor_input(avg_context, pos, K) for pos in target_mask]            # all: [m][D + K]
     h_pred, predictions = mlp_forward(predictor, x_pred)                                   # [m][H], [m][D]
     centered, C = covariance(embs)                                                         # [n][D], [D][D]
@@ -398,17 +407,18 @@ def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=V
 
     # Backward, last operation first. Pred is a mean of m * D squares (p - t)^2: d_pred = 2 (p - t) / (m * D).
     scale = pred_weight * 2.0 / (len(targets) * D)
-    d_pred = [[scale * (p - t) for p, t in zip(*pair)] for pair in zip(predictions, targets)]   # [m][D]
-    d_predictor, dz1_pred = mlp_backward(predictor, x_pred, h_pred, d_pred)
+    d_predictions = [[scale * (p - t) for p, t in zip(p_row, t_row)]
+                     for p_row, t_row in zip(predictions, targets)]                        # [m][D]
+    d_predictor, dz1_pred = mlp_backward(predictor, x_pred, h_pred, d_predictions)
     d_avg = matmul_t(dz1_pred, transpose(predictor["W1"])[:D])   # [m][D]  dx = dz1 . W1, its first D columns
-    d_vicreg = variance_covariance_gradient(centered, C, var_weight, cov_weight, gamma)         # [n][D]
-    d_embs, rows, vicreg_rows = [], iter(d_avg), iter(d_vicreg)
+    d_vicreg = variance_covariance_gradient(centered, C, var_weight, cov_weight, gamma)    # [n][D]
+    d_embs, avg_rows, vicreg_rows = [], iter(d_avg), iter(d_vicreg)
     for _, context_mask, target_mask in batch:
-        # The targets of an image share its mean, so their gradients add up; each context patch of k is 1/k of
-        # the mean.
-        d_image = [next(rows) for _ in target_mask]
-        d_mean = [sum(column) / len(context_mask) for column in zip(*d_image)]                  # [D]
-        d_embs += [[a + b for a, b in zip(d_mean, next(vicreg_rows))] for _ in context_mask]    # all: [n][D]
+        # Each target used the mean of its image, so their gradients add up; and of this mean, each of the k
+        # context patches is 1/k.
+        d_image = [next(avg_rows) for _ in target_mask]                                    # [targets][D]
+        d_each = [sum(column) / len(context_mask) for column in zip(*d_image)]             # [D]
+        d_embs += [[a + b for a, b in zip(d_each, next(vicreg_rows))] for _ in context_mask]  # all: [n][D]
     d_encoder, _ = mlp_backward(encoder, x, h, d_embs)
 
     # The stop-gradient. Pred depends on the targets too, and falls faster if they may move towards their
@@ -416,7 +426,7 @@ def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=V
     # Without the stop it goes on through the target encoder; and as that only ever follows the context
     # encoder, the gradient is given to the latter, as if the two were one (as they are with momentum 0).
     if not stop_gradient:
-        d_target = [[-d for d in row] for row in d_pred]       # [m][D]  dPred/dtarget = -dPred/dprediction
+        d_target = [[-d for d in row] for row in d_predictions]   # [m][D]  dPred/dtarget = -dPred/dprediction
         d_target_encoder, _ = mlp_backward(target_encoder, x_target, h_target, d_target)
         d_encoder = blend(1.0, d_encoder, 1.0, d_target_encoder)
     return terms, {"context_encoder": d_encoder, "predictor": d_predictor}
@@ -433,11 +443,6 @@ def ema_update(momentum=MOMENTUM, model=MODEL):
 
 # ---- 6. Training -------------------------------------------------------------------------------------------
 # Nothing new in the loop: draw masks, take the gradient, step against it, let the target encoder follow.
-
-def is_finite(net):
-    """Whether all weights are finite. (The sum of a row is not, if one of its numbers is not.)"""
-    return all(math.isfinite(sum(row)) for row in net["W1"] + net["W2"] + [net["b1"], net["b2"]])
-
 
 def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size=BATCH_SIZE,
           pred_weight=PRED_WEIGHT, var_weight=VAR_WEIGHT, cov_weight=COV_WEIGHT, gamma=GAMMA,
@@ -456,7 +461,7 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
         raise ValueError("lr must be a number above 0, got 0")
     data = [image_patches(img, model) for img in _list(images, "images")]
     last_batch = (len(data) - 1) % batch_size + 1
-    if last_batch == 1 and len(data[0]) == 2 and any(weights[1:]):  # now, not after some steps
+    if last_batch == 1 and len(data[0]) == 2 and any(weights[1:]):  # one image of two patches, one to see
         raise ValueError("Var and Cov need 2 or more context patches in each minibatch, got 1")
     rng = rng or random.Random(0)
     history = []
@@ -464,7 +469,8 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
         rng.shuffle(data)
         losses = {"loss": 0.0, "pred": 0.0, "var": 0.0, "cov": 0.0}
         for start in range(0, len(data), batch_size):
-            batch = [(image, *random_masks(len(image), rng)) for image in data[start:start + batch_size]]
+            part = data[start:start + batch_size]
+            batch = [(patches, *random_masks(len(patches), rng)) for patches in part]
             terms, gradients = loss_and_gradients(batch, model, *weights, gamma, stop_gradient)
             terms["loss"] = dot(weights, [terms["pred"], terms["var"], terms["cov"]])
             stepped = {name: blend(1.0, model[name], -lr, gradients[name]) for name in gradients}
@@ -558,14 +564,14 @@ def linear_probe(train_x, train_labels, x):
     """The label that a linear classifier fitted to train_x [n][D] gives each row of x [m][D]: -> [m].
 
     It is a least-squares fit of x . W^T + b to 1 for the right class and 0 for others, with a small penalty
-    on W (ridge regression): (C + ridge) . W^T = covariance of x and labels. The vectors stay as they are."""
+    on W (ridge regression): (C + ridge) . W^T = covariance of x and labels."""
     classes = list(dict.fromkeys(_list(train_labels, "train_labels", len(train_x))))
     one_hot_t = [[float(label == c) for label in train_labels] for c in classes]                # [classes][n]
     centered, C = covariance(train_x)                                                   # [n][D], [D][D]
-    ridge = 0.01 * sum(C[d][d] for d in range(len(C))) / len(C) or 1.0  # a hundredth of the mean variance
+    ridge = 0.01 * sum(C[d][d] for d in range(len(C))) / len(C) or 1.0  # 1 % of the mean variance
     A = [[v + (ridge if i == j else 0.0) for j, v in enumerate(row)] for i, row in enumerate(C)]
     B = [[v / max(1, len(train_x) - 1) for v in row] for row in matmul_t(transpose(centered), one_hot_t)]
-    rows = [a + b for a, b in zip(A, B)]      # [D][D + classes]: A . W^T = B, to be solved by elimination
+    rows = [a + b for a, b in zip(A, B)]      # A . W^T = B, solved by elimination (A is positive definite)
     for i in range(len(rows)):
         rows[i] = [v / rows[i][i] for v in rows[i]]
         rows = [row if row is rows[i] else [v - row[i] * p for v, p in zip(row, rows[i])] for row in rows]
@@ -584,7 +590,9 @@ def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
     for _ in range(draws):
         order = list(range(len(x)))
         rng.shuffle(order)
-        known = [i for c in dict.fromkeys(labels) for i in [j for j in order if labels[j] == c][:per_class]]
+        known = []
+        for c in dict.fromkeys(labels):
+            known += [i for i in order if labels[i] == c][:per_class]
         rest = sorted(set(order) - set(known))
         answers = classifier([x[i] for i in known], [labels[i] for i in known], [x[i] for i in rest])
         total += sum(answer == labels[i] for answer, i in zip(answers, rest)) / len(rest)
@@ -770,11 +778,12 @@ def train_variant(seed, epochs, settings):
                     on_epoch=lambda epoch, losses: round_weights(model), **settings)
     embs = [embed_patches(img, model) for img in held_out]
     flat = [row for rows in embs for row in rows]
-    share, rank = spread(flat) / untrained, effective_rank(flat)
+    sd, rank = spread(flat), effective_rank(flat)
+    share = sd / untrained
     verdict = "TOTAL COLLAPSE" if share < 0.1 else "DIMENSIONAL COLLAPSE" if rank < 2.5 else "alive"
     means = [average(rows) for rows in embs]
     one_label = few_label_accuracy(nearest_mean, means, labels, 1, random.Random(seed))
-    return history[-1]["pred"], share * untrained, share, rank, one_label, verdict
+    return history[-1]["pred"], sd, share, rank, one_label, verdict
 
 
 def collapse(seed, epochs):
@@ -824,7 +833,7 @@ def main():
             refuse("argument --epochs: must be 1 or more with --collapse")
         run, epochs = (collapse, COLLAPSE_EPOCHS) if options.collapse else (demo, EPOCHS)
         run(options.seed, epochs if options.epochs is None else options.epochs)
-        print(end="", flush=True)
+        print(end="", flush=True)  # now, so that a closed pipe is noticed here
     except KeyboardInterrupt:
         print("jepa.py: interrupted", file=sys.stderr)
         sys.exit(130)
