@@ -490,8 +490,8 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
 
 # ---- 7. What was learned -----------------------------------------------------------------------------------
 # A low loss proves nothing: a collapsed model has the lowest. So look at the embeddings of images held out
-# from training. Do they tell the patterns apart, do they use all dimensions, what do they keep and
-# what do they drop? Labels are used from here on, and only to measure.
+# from training. Do they tell the patterns apart, do they use all dimensions, what do they keep and what do
+# they drop? Labels are used from here on, and only to measure.
 
 def embed_patches(img, model=MODEL):
     """The embeddings of all patches of an image: [height][width] -> [K][D]. They are the target encoder's, as
@@ -555,6 +555,7 @@ def nearest_mean(train_x, train_labels, x):
     """The label of the nearest class mean of train_x [n][D], for each row of x [m][D]: -> [m]."""
     classes = list(dict.fromkeys(_list(train_labels, "train_labels", len(train_x))))
     means = [average([row for row, label in zip(train_x, train_labels) if label == c]) for c in classes]
+    x = [_list(row, "a row of x", len(means[0])) for row in x]
     # |x - m|^2 = |x|^2 - 2 (x . m - |m|^2 / 2): the nearest mean has the highest score in the brackets.
     scores = linear(x, means, [-0.5 * dot(m, m) for m in means])                        # [m][classes]
     return [classes[row.index(max(row))] for row in scores]
@@ -577,6 +578,7 @@ def linear_probe(train_x, train_labels, x):
         rows = [row if row is rows[i] else [v - row[i] * p for v, p in zip(row, rows[i])] for row in rows]
     W = transpose(rows)[len(A):]                                                                # [classes][D]
     mean = average(train_x)
+    x = [_list(row, "a row of x", len(mean)) for row in x]
     scores = linear(x, W, [sum(y) / len(y) - dot(w, mean) for w, y in zip(W, one_hot_t)])       # [m][classes]
     return [classes[row.index(max(row))] for row in scores]
 
@@ -665,14 +667,17 @@ def print_images(images):
 
 
 def print_row(name, cells, width=20):
+    """A line of a table."""
     print(f"{name:{width}}" + "".join(f"{cell:>12}" for cell in cells))
 
 
 def vector_text(vector):
+    """A vector as text, its numbers in columns."""
     return "[" + ", ".join(f"{v:6.3f}" for v in vector) + "]"
 
 
 def print_embeddings(model):
+    """The embeddings of the four patterns, and the cosine of each pair."""
     embs = {name: embed(clean_image(name), model) for name in PATTERNS}
     print("Embeddings for different patterns:")
     for name in PATTERNS:

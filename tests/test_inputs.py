@@ -757,6 +757,11 @@ class WrongMeasurements(unittest.TestCase):
             for labels in (LABELS[:5], LABELS + ["a"]):
                 refused(self, ValueError, ["labels", "6", f"got {len(labels)}"], classifier, X, labels, X)
 
+    def test_rows_of_another_length_than_the_labelled_ones_are_refused_by_the_classifiers(self):
+        for classifier in (jepa.nearest_mean, jepa.linear_probe):
+            for row in ([1.0], [1.0, 2.0, 3.0], []):
+                refused(self, ValueError, ["a row of x", "2", f"got {len(row)}"], classifier, X, LABELS, X + [row])
+
     def test_labels_of_no_embeddings_are_refused(self):
         for labels in ([], ["a", "a"]):
             refused(self, ValueError, ["one or more", "got 0"],
