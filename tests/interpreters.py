@@ -1,4 +1,4 @@
-"""Find the Python interpreters of this machine that jepa.py supports: CPython 3.8 and newer, PyPy 3.9 and newer.
+"""Find the supported Python interpreters of this machine: CPython 3.8 and newer, PyPy 3.9 and newer.
 
     python3 tests/interpreters.py    lists them, a path a line
 """
@@ -15,7 +15,8 @@ ASK = "import sys; print(sys.implementation.name, '%d.%d.%d' % sys.version_info[
 def find_interpreters():
     """[(path, name and version)], one of each minor version, the current interpreter first."""
     candidates = [sys.executable] + [shutil.which(name) for name in NAMES]
-    candidates += sorted(glob.glob(os.path.join(os.path.expanduser("~"), ".pyenv", "versions", "*", "bin", "python")))
+    pyenv = os.path.join(os.path.expanduser("~"), ".pyenv", "versions")
+    candidates += sorted(glob.glob(os.path.join(pyenv, "*", "bin", "python")))
     found = {}
     for path in filter(None, candidates):
         try:

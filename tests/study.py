@@ -29,8 +29,8 @@ HIGHER_IS_WORSE = [
 
 
 def mean_patch(images, held_out, whiten):
-    """The mean patch of each held-out image, on the principal components of all training patches; with whiten,
-    each component scaled to variance 1. All components are kept: they are as many as a patch has pixels."""
+    """The mean patch of each held-out image, on the principal components of all training patches; with whiten
+    each component is scaled to variance 1. All are kept: as many as a patch has pixels."""
     patches = [patch for img in images for patch in jepa.extract_patches(img)]
     mean, covariance = jepa.average(patches), jepa.covariance(patches)[1]
     components = principal_components(covariance, len(mean))
@@ -116,7 +116,7 @@ def run(task):
 
 
 def print_figures(name, results):
-    """A block of lines: a figure, its mean, worst and standard deviation over the seeds, and that of seed 0."""
+    """A block of lines: a figure, its mean, worst and standard deviation over the seeds, and seed 0."""
     done = [figures for figures in results if figures]
     print(f"\n{name}{'':{40 - len(name)}}mean     worst        sd    seed 0")
     for figure in [figure for figure in (done[0] if done else []) if figure != "verdict"]:

@@ -47,7 +47,7 @@ def demo_output():
 
 
 def golden_cases():
-    """The cases of golden.json, each with its networks as a model and its minibatch as loss_and_gradients takes it."""
+    """The cases of golden.json, each with its model and its minibatch as loss_and_gradients takes them."""
     import jepa
 
     with open(os.path.join(HERE, "golden.json"), encoding="ascii") as file:
@@ -74,7 +74,7 @@ def flat(x):
 
 
 def recorded(name):
-    """The figures in tests/recorded/name, as study.py printed them: {method: {figure: [mean, worst, sd, seed 0]}}."""
+    """What study.py printed into tests/recorded/name: {method: {figure: [mean, worst, sd, seed 0]}}."""
     methods = {}
     with open(os.path.join(HERE, "recorded", name), encoding="ascii") as file:
         for line in file.read().splitlines()[1:]:

@@ -760,7 +760,8 @@ class WrongMeasurements(unittest.TestCase):
     def test_rows_of_another_length_than_the_labelled_ones_are_refused_by_the_classifiers(self):
         for classifier in (jepa.nearest_mean, jepa.linear_probe):
             for row in ([1.0], [1.0, 2.0, 3.0], []):
-                refused(self, ValueError, ["a row of x", "2", f"got {len(row)}"], classifier, X, LABELS, X + [row])
+                refused(self, ValueError, ["a row of x", "2", f"got {len(row)}"],
+                        classifier, X, LABELS, X + [row])
 
     def test_labels_of_no_embeddings_are_refused(self):
         for labels in ([], ["a", "a"]):

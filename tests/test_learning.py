@@ -77,9 +77,8 @@ class TheLoop(unittest.TestCase):
 
     def test_prediction_alone_learns_the_targets_of_a_fixed_image_under_a_frozen_target_encoder(self):
         model = jepa.init_model(rng=random.Random(1))
-        history = jepa.train(
-            few_images()[:1] * 8, 300, lr=0.2, var_weight=0, cov_weight=0, pred_weight=1, momentum=1, model=model
-        )
+        settings = {"lr": 0.2, "pred_weight": 1, "var_weight": 0, "cov_weight": 0, "momentum": 1}
+        history = jepa.train(few_images()[:1] * 8, 300, model=model, **settings)
         first, last = [sum(losses["pred"] for losses in part) for part in (history[:10], history[-10:])]
         self.assertLess(last, 0.1 * first)
 

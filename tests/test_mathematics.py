@@ -1,4 +1,4 @@
-"""The mathematics: forward, losses and every gradient, against an independent autograd and finite differences."""
+"""The mathematics: forward, losses, gradients, against an independent autograd and finite differences."""
 
 import copy
 import math
@@ -45,7 +45,7 @@ def random_case(rng):
 
 
 def numeric_gradient(loss, weights, step=1e-6):
-    """The gradient of loss() by nested lists of weights, by central differences, changing one at a time in place."""
+    """The gradient of loss() by nested lists of weights: central differences, one weight at a time."""
     if isinstance(weights, dict):
         return {name: numeric_gradient(loss, weights[name], step) for name in weights}
     if isinstance(weights[0], list):
@@ -112,7 +112,7 @@ class Golden(Mathematics):
                     self.assertClose(losses[term], case["expected"]["loss"][term], 1e-9)
                     for net, expected in case["expected"]["gradient"][term].items():
                         for name in expected:
-                            # where the true gradient is 0, the autograd has rounding noise: compare to the network's
+                            # where the true gradient is 0, the autograd has rounding noise
                             scale = max(map(abs, flat(expected)), default=0.0)
                             for a, e in zip(flat(gradients[net][name]), flat(expected[name])):
                                 self.assertLessEqual(abs(a - e), 1e-9 * max(abs(e), 1e-3 * scale))

@@ -17,7 +17,6 @@ import jepa
 from tests.support import HERE, PROGRAM, ROOT, demo_output, recorded, start_demo
 
 
-
 def setUpModule():
     start_demo()
 
@@ -32,7 +31,7 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", readme(), re.MULTILINE | re.DOTALL)
 
 
-# Tables and sentences of the README that hold recorded figures: made here from tests/recorded, expected there.
+# Tables and sentences of the README with recorded figures: made here from tests/recorded, expected there.
 
 
 def percent(row, figure):
@@ -59,7 +58,8 @@ def study_table():
 
 def shares_table():
     lines = [
-        "| mean (worst seed) | pattern | brightness | rank | prediction error | cosine, noise 0.2 | cosine, other pattern |",
+        "| mean (worst seed) | pattern | brightness | rank | prediction error "
+        "| cosine, noise 0.2 | cosine, other pattern |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     figures = (
@@ -80,7 +80,11 @@ def collapse_table():
     lines = ["| | Pred | spread | rank | 1 label, % | verdicts |", "| --- | --- | --- | --- | --- | --- |"]
     for name, row in recorded("collapse.txt").items():
         cells = [plain(row, "Pred", 4), plain(row, "spread of untrained"), plain(row, "effective rank")]
-        lines.append(f"| {name} | " + " | ".join(cells + [percent(row, "1 label a class"), row["verdicts"].lower()]) + " |")
+        lines.append(
+            f"| {name} | "
+            + " | ".join(cells + [percent(row, "1 label a class"), row["verdicts"].lower()])
+            + " |"
+        )
     return "\n".join(lines)
 
 
@@ -92,12 +96,14 @@ def sentences():
     jepa_row, alone = study["JEPA"], study["prediction alone"]
     return [
         f"{100 * one['JEPA'][0]:.1f} % in the mean and {100 * one['JEPA'][1]:.1f} % on the worst seed, "
-        f"{gap['pixels']:.0f} points above pixels, {gap['untrained encoder']:.0f} above the untrained encoder, and "
+        f"{gap['pixels']:.0f} points above pixels, "
+        f"{gap['untrained encoder']:.0f} above the untrained encoder, and "
         f"{gap['Var + Cov alone']:.1f} above Var + Cov without prediction.",
-        f"{100 * study['pixels']['5 labels, probe'][0]:.1f} % against {100 * jepa_row['5 labels, probe'][0]:.1f} %",
+        f"{100 * study['pixels']['5 labels, probe'][0]:.1f} % against "
+        f"{100 * jepa_row['5 labels, probe'][0]:.1f} %",
         f"{100 * one['PCA, whitened'][0]:.1f} % with 1 label",
-        f"{alone['pattern share'][0]:.2f} pattern and {alone['brightness share'][0]:.2f} brightness, but it does so in "
-        f"{alone['effective rank'][0]:.1f} dimensions of six",
+        f"{alone['pattern share'][0]:.2f} pattern and {alone['brightness share'][0]:.2f} brightness, "
+        f"but it does so in {alone['effective rank'][0]:.1f} dimensions of six",
         f"fell from epoch 50 to 500 on {jepa_row['falling']} seeds, in the mean from "
         f"{jepa_row['loss at epoch 50'][0]:.2f} to {jepa_row['loss at the end'][0]:.2f}",
         f"{many['diverged'].split()[0]} of {many['diverged'].split()[2]} diverged",
@@ -138,7 +144,11 @@ class Figures(unittest.TestCase):
 
     def test_the_recorded_figures_of_seed_0_are_those_of_the_program_now(self):
         study = recorded("study.txt")
-        for name, printed in (("pixels", r"pixels \(16\)"), ("untrained encoder", "untrained encoder"), ("JEPA", "JEPA")):
+        for name, printed in (
+            ("pixels", r"pixels \(16\)"),
+            ("untrained encoder", "untrained encoder"),
+            ("JEPA", "JEPA"),
+        ):
             rows = re.findall(rf"^{printed} +(.*)$", demo_output(), re.MULTILINE)
             accuracies = [float(cell.rstrip("%")) / 100 for cell in rows[0].split()]
             figures = ("1 label a class", "5 labels a class", "5 labels, probe", "50 labels, probe")
@@ -210,11 +220,23 @@ class Commands(unittest.TestCase):
         running = []
         for command, extra in self.QUICK.items():
             if extra is None:
-                self.assertTrue(os.path.exists(os.path.join(ROOT, command.split()[-1] if "run" in command else "tests")))
+                self.assertTrue(
+                    os.path.exists(os.path.join(ROOT, command.split()[-1] if "run" in command else "tests"))
+                )
                 continue
             words = [sys.executable] + shlex.split(command)[1:] + extra
-            running.append((command, subprocess.Popen(
-                words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)))
+            running.append(
+                (
+                    command,
+                    subprocess.Popen(
+                        words,
+                        cwd=ROOT,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.STDOUT,
+                        stdin=subprocess.DEVNULL,
+                    ),
+                )
+            )
             if len(running) > 1:
                 self.finish(*running.pop(0))
         for command, process in running:
@@ -244,9 +266,19 @@ class Snippets(unittest.TestCase):
             jepa.random_masks = original
 
     def digits(self, source, printed):
-        """The recipe for digits: its figures are the recorded ones; it runs, shortened, where scikit-learn is."""
+        """The recipe for digits: its figures are the recorded ones; shortened, it runs where scikit-learn is."""
         with open(os.path.join(HERE, "recorded", "digits.txt"), encoding="ascii") as file:
             self.assertEqual(file.read(), printed)
+        text = " ".join(readme().split())
+        for label, form in (
+            ("1 label a class", "{:.1f} % from pixels, {:.1f} % from the untrained encoder and {:.1f} %"),
+            ("5 labels", "five labels {:.1f}, {:.1f} and {:.1f} %"),
+        ):
+            means = []
+            for name in ("pixels", "untrained", "JEPA"):
+                values = re.findall(rf"{name} .*{label}: ([\d.]+)", printed)
+                means.append(100 * sum(map(float, values)) / len(values))
+            self.assertTrue(form.format(*means) in text, form.format(*means))
         compile(source, "README.md", "exec")
         if importlib.util.find_spec("sklearn"):
             short = source.replace("range(5)", "range(1)").replace("epochs=EPOCHS", "epochs=0")
@@ -271,7 +303,9 @@ class Links(unittest.TestCase):
         text = readme()
         anchors = {
             re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
-            for title in re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+            for title in re.findall(
+                r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE
+            )
         }
         links = re.findall(r"\]\(([^)\s]+)\)", text)
         self.assertGreater(len(links), 10)
@@ -288,7 +322,9 @@ class Links(unittest.TestCase):
     def test_nothing_else_stands_at_the_top_level(self):
         allowed = {"jepa.py", "README.md", "LICENSE", "tests", ".github", ".ci", ".gitignore"}
         try:
-            listing = subprocess.run(["git", "ls-files"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            listing = subprocess.run(
+                ["git", "ls-files"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
         except OSError:
             self.skipTest("git is not installed")
         tracked = {line.split("/")[0] for line in listing.stdout.decode().splitlines()}
@@ -302,14 +338,16 @@ MODEL_PIECES = ("init_model", "MODEL", "sizes", "_patch")
 
 
 def parts():
-    """jepa.py in pieces to paste: {name of a function, constant or bundle: its source}, and the public functions."""
+    """jepa.py in pieces to paste, {function, constant or bundle: source}, and its public functions."""
     with open(PROGRAM, encoding="utf-8") as file:
         source = file.read()
     lines, pieces, public = source.splitlines(), {}, []
     sections = [(number, line[7:]) for number, line in enumerate(lines, 1) if line.startswith("# ---- ")]
 
     def section(line):
-        return max((title for number, title in sections if number <= line), default="1", key=lambda title: title[0])
+        return max(
+            (title for number, title in sections if number <= line), default="1", key=lambda title: title[0]
+        )
 
     for node in ast.parse(source).body:
         first = min([node.lineno] + [d.lineno for d in getattr(node, "decorator_list", [])])
@@ -342,7 +380,12 @@ def companions(function):
             names = [node.name] if isinstance(node, ast.FunctionDef) else []
             names += [target.id for target in getattr(node, "targets", []) if isinstance(target, ast.Name)]
             names += [alias.asname or alias.name for alias in getattr(node, "names", [])]
-            names += [n.asname or n.name for t in getattr(node, "body", []) for n in getattr(t, "names", []) if bundle == "*head*"]
+            names += [
+                n.asname or n.name
+                for t in getattr(node, "body", [])
+                for n in getattr(t, "names", [])
+                if bundle == "*head*"
+            ]
             bundled.update(dict.fromkeys(names, bundle))
     needed, waiting = set(), [function]
     while waiting:
@@ -426,7 +469,9 @@ class Pasting(unittest.TestCase):
                 self.assertIsNotNone(row, name)
                 words = [word.strip("` ") for word in row.group(1).split(",")]
                 self.assertEqual([word for word in words if word != "nothing"], companions(name), name)
-        self.assertEqual(set(re.findall(r"^\| `(\w+)\(\)` \|", text, re.MULTILINE)), set(public) - set(section_8))
+        self.assertEqual(
+            set(re.findall(r"^\| `(\w+)\(\)` \|", text, re.MULTILINE)), set(public) - set(section_8)
+        )
 
     def test_each_function_runs_in_an_empty_namespace_with_its_companions_alone(self):
         pieces, public = parts()
