@@ -266,7 +266,7 @@ class Snippets(unittest.TestCase):
             jepa.random_masks = original
 
     def digits(self, source, printed):
-        """The recipe for digits: its figures are the recorded ones; shortened, it runs where scikit-learn is."""
+        """The recipe for digits: the recorded figures; shortened, it runs where scikit-learn is."""
         with open(os.path.join(HERE, "recorded", "digits.txt"), encoding="ascii") as file:
             self.assertEqual(file.read(), printed)
         text = " ".join(readme().split())
