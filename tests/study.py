@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import random
+import signal
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -164,7 +165,8 @@ def main():
     tasks = [(function, name, epochs, seed) for name in reversed(names) for seed in range(options.seeds)]
     results = {name: {} for name in names}
     try:
-        with multiprocessing.Pool() as pool:
+        # Ctrl-C reaches the workers too: let only this process answer it, by ending them
+        with multiprocessing.Pool(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
             for count, (name, seed, figures) in enumerate(pool.imap_unordered(run, tasks), 1):
                 results[name][seed] = figures
                 print(f"\r{count} of {len(tasks)} runs", end="", file=sys.stderr, flush=True)
