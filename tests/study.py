@@ -166,7 +166,8 @@ def main():
     results = {name: {} for name in names}
     try:
         # Ctrl-C reaches the workers too: let only this process answer it, by ending them
-        with multiprocessing.Pool(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
+        ignore = (signal.SIGINT, signal.SIG_IGN)
+        with multiprocessing.Pool(initializer=signal.signal, initargs=ignore) as pool:
             for count, (name, seed, figures) in enumerate(pool.imap_unordered(run, tasks), 1):
                 results[name][seed] = figures
                 print(f"\r{count} of {len(tasks)} runs", end="", file=sys.stderr, flush=True)

@@ -354,6 +354,21 @@ class Endings(unittest.TestCase):
                 (process.returncode, errors.decode()), (130, "jepa.py: interrupted\n"), arguments
             )
 
+    def test_ctrl_c_ends_the_study_and_its_workers_with_one_line(self):
+        study = subprocess.Popen(
+            [sys.executable, os.path.join(HERE, "study.py"), "--seeds", "30", "--epochs", "20"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        progress = study.stderr.read(2)  # it has begun
+        os.killpg(study.pid, signal.SIGINT)
+        output, errors = study.communicate(timeout=60)
+        lines = (progress + errors).decode().replace("\r", "\n").strip().splitlines()
+        self.assertEqual((study.returncode, output, lines[-1]), (130, b"", "study.py: interrupted"))
+        self.assertNotIn("Traceback", "".join(lines))
+
 
 if __name__ == "__main__":
     unittest.main()
