@@ -90,7 +90,7 @@ def draw_image(name, rng):
 
 
 # Python's zip stops at the shorter list, and index -1 is the last item: both turn wrong input into wrong
-# numbers. So the functions that you may call check what you pass in, with these four. At a first reading,
+# numbers. So the functions that you may call check what you pass in, with these five. At a first reading,
 # skip to extract_patches.
 
 def _shown(value):
@@ -133,6 +133,14 @@ def _list(values, what, length=None):
     if len(values) == 0 or length not in (None, len(values)):
         raise ValueError(f"{what} must have {length or 'one or more'} items, got {len(values)}")
     return list(values)
+
+
+def _rows(values, what):
+    """values as a list of rows; TypeError or ValueError unless they are one or more lists, none empty."""
+    rows = _list(values, what)
+    if not {type(row) for row in rows} <= {list, tuple} or not all(rows):  # quick, as training asks often
+        rows = [_list(row, "each of " + what) for row in rows]
+    return rows
 
 
 def extract_patches(img, patch_size=PATCH_SIZE):
@@ -306,7 +314,7 @@ def predict(avg_context, pos, model=MODEL):
 
 def average(embeddings):
     """The mean of n embeddings: [n][D] -> [D]. ValueError if there are none, or of different lengths."""
-    embeddings = [_list(embedding, "each of embeddings") for embedding in _list(embeddings, "embeddings")]
+    embeddings = _rows(embeddings, "embeddings")
     if len({len(embedding) for embedding in embeddings}) != 1:
         raise ValueError(f"embeddings must be one or more, all of one length, got {_shown(embeddings)}")
     return [sum(column) / len(column) for column in zip(*embeddings)]
@@ -314,9 +322,8 @@ def average(embeddings):
 
 def mse(predictions, targets):
     """The mean squared error over all numbers: [n][D], [n][D] -> a float. ValueError if the shapes differ."""
-    shapes = [[len(_list(row, "a row of " + what)) for row in _list(rows, what)]
-              for rows, what in ((predictions, "predictions"), (targets, "targets"))]
-    if shapes[0] != shapes[1]:
+    predictions, targets = _rows(predictions, "predictions"), _rows(targets, "targets")
+    if [len(row) for row in predictions] != [len(row) for row in targets]:
         raise ValueError("predictions and targets must have the same shape [n][D], got "
                          f"{_shown(predictions)} and {_shown(targets)}")
     squares = [(p - t) * (p - t) for p_row, t_row in zip(predictions, targets) for p, t in zip(p_row, t_row)]
