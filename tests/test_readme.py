@@ -106,9 +106,8 @@ def sentences():
         f"but it does so in {alone['effective rank'][0]:.1f} dimensions of six",
         f"fell from epoch 50 to 500 on {jepa_row['falling']} seeds, in the mean from "
         f"{jepa_row['loss at epoch 50'][0]:.2f} to {jepa_row['loss at the end'][0]:.2f}",
-        f"{many['diverged'].split()[0]} of {many['diverged'].split()[2]} diverged",
+        f"it fell on {many['falling'].split()[0]}, and {many['diverged'].split()[0]} diverged",
         f"{100 * one['prediction alone'][1]:.0f} % with 1 label",
-        f"on {many['falling']} (`python3 tests/study.py --seeds 200 --only JEPA`)",
     ]
 
 
