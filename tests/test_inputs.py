@@ -757,6 +757,23 @@ class WrongMeasurements(unittest.TestCase):
             for labels in (LABELS[:5], LABELS + ["a"]):
                 refused(self, ValueError, ["labels", "6", f"got {len(labels)}"], classifier, X, labels, X)
 
+    def test_a_number_that_must_be_0_or_more_is_asked_for_as_such(self):
+        refused(self, ValueError, ["gamma must be a number, 0 or more", "-1"], jepa.train, [IMAGE], gamma=-1)
+
+    def test_vectors_too_large_for_their_length_to_be_a_number_have_no_cosine(self):
+        refused(self, ValueError, ["1e+200"], jepa.cosine_similarity, [1e200, 1e200], [1.0, 2.0])
+
+    def test_one_image_of_two_patches_left_over_is_refused_before_the_first_step_for_var_or_cov_alone(self):
+        images = images_of(3, height=2)
+        for weights in ({"var_weight": 0}, {"cov_weight": 0}):
+            model = jepa.init_model(2, 2)
+            before = copy.deepcopy(model)
+            with self.assertRaises(ValueError):
+                jepa.train(images, batch_size=2, model=model, **weights)
+            self.assertEqual(model, before)
+        jepa.train(images, 1, batch_size=2, var_weight=0, cov_weight=0, model=jepa.init_model(2, 2))
+        jepa.train(images_of(4, height=2), 1, batch_size=2, model=jepa.init_model(2, 2))
+
     def test_rows_of_another_length_than_the_labelled_ones_are_refused_by_the_classifiers(self):
         for classifier in (jepa.nearest_mean, jepa.linear_probe):
             for row in ([1.0], [1.0, 2.0, 3.0], []):

@@ -258,6 +258,26 @@ class TheMeasurements(unittest.TestCase):
         for d, value in enumerate(jepa.embed(img, model)):
             self.assertAlmostEqual(value, sum(patch[d] for patch in patches) / 4)
 
+    def test_each_patch_is_predicted_from_all_others(self):
+        model, _ = trained(epochs=2)
+        img = few_images()[3]
+        embeddings = [jepa.context_encode(patch, model) for patch in jepa.extract_patches(img)]
+        for pos, prediction in enumerate(jepa.predict_patches(img, model)):
+            others = [embeddings[i] for i in range(4) if i != pos]
+            self.assertEqual(prediction, jepa.predict(jepa.average(others), pos, model))
+
+    def test_the_prediction_error_is_1_for_the_mean_target_and_0_for_the_target(self):
+        images = few_images()
+        targets = [row for img in images for row in jepa.embed_patches(img)]
+        original = jepa.predict_patches
+        try:
+            jepa.predict_patches = lambda img, model: [jepa.average(targets)] * 4
+            self.assertAlmostEqual(jepa.prediction_error(jepa.MODEL, images), 1.0)
+            jepa.predict_patches = jepa.embed_patches
+            self.assertEqual(jepa.prediction_error(jepa.MODEL, images), 0.0)
+        finally:
+            jepa.predict_patches = original
+
     def test_noise_cosines_are_1_without_noise_to_see_and_fall_with_it(self):
         model, _ = trained(epochs=20)
         *noisy, different = jepa.noise_cosines(model, 0)
