@@ -215,7 +215,7 @@ class Options(unittest.TestCase):
         self.assertEqual(rows[::2], rows[1::2])
 
     def test_collapse_prints_a_row_for_each_variant_after_the_rule_of_the_verdict(self):
-        result = run("--collapse", "--seed", "0", "--epochs", "40")
+        result = run("--collapse", "--seed", "0", "--epochs", "15")
         self.assertEqual((result.returncode, result.stderr), (0, ""))
         rule, table = result.stdout.split("verdict\n")
         self.assertIn("below 10% of the untrained", rule)
@@ -282,7 +282,8 @@ class Surroundings(unittest.TestCase):
             "        sys.exit('forbidden: ' + event)\n"
             "    if event != 'open':\n"
             "        return\n"
-            "    if set(str(arguments[1] or '')) & set('wxa+') or (arguments[2] or 0) & 3:\n"
+            "    mode, flags = arguments[1:]\n"
+            "    if set(mode) & set('wxa+') if mode else flags & 3:\n"
             "        sys.exit('forbidden: writing %s' % arguments[0])\n"
             f"sys.argv = ['jepa.py', *{SHORT!r}]\n"
             "sys.addaudithook(hook)\n"
