@@ -3,6 +3,7 @@
 import copy
 import random
 import unittest
+from unittest import mock
 
 import jepa
 from tests.support import flat, recorded
@@ -303,6 +304,14 @@ class Collapse(unittest.TestCase):
             figures = ("Pred", "spread of untrained", "effective rank", "1 label a class")
             for figure, value in zip(figures, (pred, share, rank, one_label)):
                 self.assertAlmostEqual(row[figure][3], value, delta=0.00011)
+
+    def test_the_verdict_is_by_the_rule_that_is_printed(self):
+        cases = ((0.099, 6.0, "TOTAL COLLAPSE"), (0.101, 2.49, "DIMENSIONAL COLLAPSE"), (0.101, 2.51, "alive"))
+        for share, rank, verdict in cases:
+            spreads = [2.0, 2.0 * share]  # before and after training
+            given = {"spread": lambda _: spreads.pop(0), "effective_rank": lambda _: rank}
+            with mock.patch.multiple(jepa, **given):
+                self.assertEqual(jepa.train_variant(0, 1, {})[-1], verdict)
 
     def test_the_full_method_stays_alive(self):
         _, _, share, rank, one_label, verdict = self.rows["everything on"]
