@@ -306,8 +306,8 @@ class Collapse(unittest.TestCase):
                 self.assertAlmostEqual(row[figure][3], value, delta=0.00011)
 
     def test_the_verdict_is_by_the_rule_that_is_printed(self):
-        cases = ((0.099, 6.0, "TOTAL COLLAPSE"), (0.101, 2.49, "DIMENSIONAL COLLAPSE"), (0.101, 2.51, "alive"))
-        for share, rank, verdict in cases:
+        cases = [(0.099, 6.0, "TOTAL COLLAPSE"), (0.101, 2.49, "DIMENSIONAL COLLAPSE")]
+        for share, rank, verdict in [*cases, (0.101, 2.51, "alive")]:
             spreads = [2.0, 2.0 * share]  # before and after training
             given = {"spread": lambda _: spreads.pop(0), "effective_rank": lambda _: rank}
             with mock.patch.multiple(jepa, **given):
