@@ -344,7 +344,7 @@ class Endings(unittest.TestCase):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored around us
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored here
             )
             process.stdout.read(1)  # it has begun
             timer = threading.Timer(rng.uniform(0.0, 0.3), process.send_signal, [signal.SIGINT])
