@@ -712,7 +712,7 @@ def demo(seed, epochs):
     print_images([[[None if row > 1 and column > 1 else pixel for column, pixel in enumerate(pixels)]
                    for row, pixels in enumerate(examples[2])]])
 
-    print("Before Training: one blur, all patterns point nearly the same way\n" + "=" * 60)
+    print("Before Training\n" + "=" * 60)
     print_embeddings(untrained)
 
     print(f"\nTraining for {epochs} epochs...\nLearning rate: {LEARNING_RATE}, EMA momentum: {MOMENTUM}")
@@ -739,7 +739,7 @@ def demo(seed, epochs):
         print(f"patch {pos}     : {vector_text(prediction)}\n     target : {vector_text(target)}")
     before, after = [100 * prediction_error(net, held_out) for net in (untrained, model)]
     print(f"Squared error on held-out images: {after:.0f}% of that of predicting the mean target "
-          f"(untrained: {before:.0f}%)")
+          f"(untrained: {before:.0f}%).\nNot 0%: a target has a brightness of its own, too.")
 
     rows = [(name, accuracies(x, labels, seed)) for name, x in (
         ("pixels (16)", [[pixel for row in img for pixel in row] for img in held_out]),
@@ -757,13 +757,13 @@ def demo(seed, epochs):
     print("\nWhat it keeps and what it drops: the share of the variance of embeddings that is explained by\n"
           "the pattern (of images), and by the brightness that no context can predict (of patches).\n"
           "A share is the variance of group means over that of all; groups: 4 patterns, 10 brightnesses.\n"
-          "(How much of it is the work of Pred, how much of Var + Cov: see README, What was measured)")
+          "(How much of it is the work of Pred, how much of Var + Cov: see README, What was measured.)")
     print_row("", ["pattern", "brightness"])
     for name, net in (("untrained encoder", untrained), ("JEPA", model)):
         print_row(name, [f"{share:.2f}" for share in kept_and_dropped(net, held_out, labels, offsets)])
 
     print("\nCosine of a clean pattern and the same with pixel noise, beside that of different patterns.\n"
-          "Only the gap between the two is invariance: 1.00 everywhere tells nothing from anything")
+          "Only the gap between the two is invariance: 1.00 everywhere tells nothing from anything.")
     print_row("", ["sd 0.05", "sd 0.1", "sd 0.2", "different"])
     for name, net in (("untrained encoder", untrained), ("JEPA", model)):
         print_row(name, [f"{cosine:.2f}" for cosine in noise_cosines(net, seed)])
@@ -805,7 +805,9 @@ def collapse(seed, epochs):
           "Dimensional collapse: they differ, but along a line. Their spread looks healthy, their rank not.\n"
           "Verdict: total if the spread is below 10% of the untrained, else dimensional if the rank is\n"
           f"below 2.5 of {EMBED_DIM}, else alive. Each row: {epochs} epochs, same data and initial weights.\n"
-          "The four guards are Var, Cov, EMA and stop-gradient. Pred is shown without its weight.\n")
+          "The four guards are Var, Cov, EMA and stop-gradient. Pred is shown without its weight; 1 label\n"
+          "is the accuracy with one label a class (chance: 25%). So few epochs show what dies, not what\n"
+          "learns best; for that, see README, What was measured.\n")
     print(f"{'':24}    Pred  spread  of untrained  rank  1 label  verdict", flush=True)
     for name, settings in VARIANTS:
         pred, sd, share, rank, one_label, verdict = train_variant(seed, epochs, settings)
@@ -813,8 +815,7 @@ def collapse(seed, epochs):
               f"{verdict}", flush=True)
     print("\nPred by itself tells nothing. It falls when the predictor learns, and when embeddings die;\n"
           "it rises when training fails, and when dimensions come alive. Read it with spread and rank.\n"
-          "Rank and accuracy ignore scale: in a total collapse they judge the crumbs. And a few epochs show\n"
-          "what dies, not what learns best: for that, see README, What was measured.")
+          "Rank and accuracy ignore scale: in a total collapse they judge the crumbs.")
 
 
 def main():

@@ -91,7 +91,7 @@ def measure(method, epochs, seed):
         return {}
     return {
         **encoder_figures(model, held_out, labels, offsets, seed),
-        "loss at epoch 50": history[min(50, epochs) - 1]["loss"],
+        **({"loss at epoch 50": history[49]["loss"]} if epochs > 50 else {}),
         "loss at the end": history[-1]["loss"],
     }
 
@@ -129,7 +129,7 @@ def print_figures(name, results):
     if done and "verdict" in done[0]:
         verdicts = [figures["verdict"] for figures in done]
         print("    " + ", ".join(f"{verdict} {verdicts.count(verdict)}" for verdict in sorted(set(verdicts))))
-    if done and "loss at the end" in done[0]:
+    if done and "loss at epoch 50" in done[0]:
         falling = sum(figures["loss at the end"] < figures["loss at epoch 50"] for figures in done)
         print(f"    loss lower at the end than at epoch 50: {falling} of {len(done)}")
     print(f"    diverged: {len(results) - len(done)} of {len(results)}")
