@@ -4,7 +4,7 @@
 A JEPA learns from images without labels. It hides some patches of an image (the targets) and predicts them
 from the visible ones (the context); not their pixels, but their *embeddings*, short lists of numbers that an
 encoder makes of patches. What is a patch's own, such as its noise, neither can be predicted nor helps to
-predict the others; so the encoder learns to leave it out, and to keep what patches share: the pattern.
+predict the others; so the encoder has no reason to keep it, unlike what patches share: the pattern.
 
                                     target position --+
                                                       +---> predictor ---> prediction ---+
@@ -13,8 +13,8 @@ predict the others; so the encoder learns to leave it out, and to keep what patc
                                 : slowly copied (moving average)                         |
     target patch ------> target encoder ----------------------------> target ------------+
 
-The error is the loss, with two terms added that keep the embeddings from all becoming the same. Its gradient
-trains the predictor and the context encoder. It does not enter the target encoder, which only follows.
+The loss is this error and two terms more, Var and Cov, that keep the embeddings from becoming all the same.
+Its gradient trains the predictor and the context encoder. None enters the target encoder, which only follows.
 
     python3 jepa.py               train on 4x4 images and show what was learned
     python3 jepa.py --collapse    take one part away at a time and watch what dies
@@ -38,9 +38,9 @@ except ImportError:
         return sum(map(mul, a, b))
 
 # ---- 2. The settings of the demo ---------------------------------------------------------------------------
-# Change one and run the demo again. Functions take them as default arguments; only the demo reads them.
+# Change one and run the demo again. They are also the default arguments of the functions below.
 
-NUM_IMAGES = 200        # training images, a quarter of them of each pattern
+NUM_IMAGES = 200        # training images, a quarter of them of each pattern; 4 or more
 PATCH_SIZE = 2          # a patch has 2x2 pixels, P = 4 numbers (the demo needs 2)
 NUM_PATCHES = 4         # K: patches in an image (the demo's 4x4 images have 4)
 EMBED_DIM = 6           # D: numbers in an embedding
@@ -222,10 +222,11 @@ def mlp_forward(net, x):
 
 
 def mlp_backward(net, x, h, dy):
-    """The chain rule through mlp_forward, last operation first. dv is short for dL/dv; dy [n][out] is given.
+    """The chain rule through mlp_forward, last operation first. dW1 is short for dL/dW1, and so on; dy
+    [n][out] is given.
 
-    Returns the gradients of the weights, in the shapes of `net`, and dz1 [n][hidden]. The inputs' gradient is
-    dx = dz1 . W1, but the first network of a chain has no use for it."""
+    Returns the gradients of the weights, in the shapes of `net`, and dz1 [n][hidden]. Who needs the gradient
+    of the inputs too gets it from that: dx = dz1 . W1 [n][in]."""
     dW2 = matmul_t(transpose(dy), transpose(h))                            # [out][hidden]  dW2 = dy^T . h
     db2 = [sum(column) for column in transpose(dy)]                        # [out]          db2 = sum of dy
     W2_t = transpose(net["W2"])                                            # [hidden][out]
@@ -378,8 +379,8 @@ def variance_covariance_gradient(centered, C, var_weight, cov_weight, gamma=GAMM
     for d in range(D):
         sd = math.sqrt(C[d][d] + eps)
         dC[d][d] = -var_weight / (2.0 * D * sd) if sd < gamma else 0.0
-    # C = z^T . z / (n-1), where z are the centered embeddings. z stands there twice and dC is symmetric, so
-    # dz = 2 z . dC / (n-1). To go back through the centering, subtract the mean of dz; but as for z, it is 0.
+    # C = z^T . z / (n-1), where z are the centered embeddings; so, as dC is symmetric, dz = 2 z . dC / (n-1).
+    # The way back through the centering would subtract the mean of dz, which is 0, as the mean of z is.
     return matmul_t(centered, [[2.0 * v / degrees for v in row] for row in dC])
 
 
@@ -421,17 +422,17 @@ def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=V
     d_vicreg = variance_covariance_gradient(centered, C, var_weight, cov_weight, gamma)    # [n][D]
     d_embs, avg_rows, vicreg_rows = [], iter(d_avg), iter(d_vicreg)
     for _, context_mask, target_mask in batch:
-        # Each target used the mean of its image, so their gradients add up; and of this mean, each of the k
-        # context patches is 1/k.
+        # Add up the gradients from the targets of the image (one, in the demo), as all were predicted from
+        # the same mean; each of the k patches in that mean gets 1/k of it.
         d_image = [next(avg_rows) for _ in target_mask]                                    # [targets][D]
         d_each = [sum(column) / len(context_mask) for column in zip(*d_image)]             # [D]
         d_embs += [[a + b for a, b in zip(d_each, next(vicreg_rows))] for _ in context_mask]  # all: [n][D]
     d_encoder, _ = mlp_backward(encoder, x, h, d_embs)
 
     # The stop-gradient. Pred depends on the targets too, and falls faster if they may move towards their
-    # predictions, but that way lies collapse. So the backward pass ends here: no gradient for the targets.
-    # Without the stop it goes on through the target encoder; and as that only ever follows the context
-    # encoder, the gradient is given to the latter, as if the two were one (as they are with momentum 0).
+    # predictions; but without Var and Cov that ends in total collapse (see --collapse). So the backward pass
+    # ends here: no gradient for the targets. Without the stop it goes on through the target encoder, and what
+    # it finds there is added to the context encoder's, as if they shared weights (with momentum 0 they do).
     if not stop_gradient:
         d_target = [[-d for d in row] for row in d_predictions]   # [m][D]  dPred/dtarget = -dPred/dprediction
         d_target_encoder, _ = mlp_backward(target_encoder, x_target, h_target, d_target)
@@ -775,6 +776,7 @@ VARIANTS = [  # what --collapse takes away, as arguments of train()
     ("no EMA", {"momentum": 0}),
     ("no stop-gradient", {"stop_gradient": False}),
     ("no stop-gradient, no Cov", {"stop_gradient": False, "cov_weight": 0}),
+    ("no guard but EMA", {"stop_gradient": False, "var_weight": 0, "cov_weight": 0}),
     ("none of the four", {"stop_gradient": False, "momentum": 0, "var_weight": 0, "cov_weight": 0}),
     ("no prediction", {"pred_weight": 0}),
 ]

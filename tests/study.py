@@ -77,6 +77,7 @@ def measure(method, epochs, seed):
         "JEPA": {},
         "Var + Cov alone": {"pred_weight": 0},
         "prediction alone": {"var_weight": 0, "cov_weight": 0},
+        "no stop-gradient": {"stop_gradient": False},
     }[method]
     try:
         history = jepa.train(
@@ -157,6 +158,7 @@ def main():
             "untrained encoder",
             "prediction alone",
             "Var + Cov alone",
+            "no stop-gradient",
             "JEPA",
         ]
     if options.only not in [None] + names or options.seeds < 1 or (options.epochs or 1) < 1:

@@ -93,7 +93,7 @@ def sentences():
     study, many = recorded("study.txt"), recorded("study_200.txt")["JEPA"]
     one = {name: row["1 label a class"] for name, row in study.items()}
     gap = {name: 100 * (one["JEPA"][0] - one[name][0]) for name in one}
-    jepa_row, alone = study["JEPA"], study["prediction alone"]
+    jepa_row, alone, free = study["JEPA"], study["prediction alone"], study["no stop-gradient"]
     return [
         f"{100 * one['JEPA'][0]:.1f} % in the mean and {100 * one['JEPA'][1]:.1f} % on the worst seed, "
         f"{gap['pixels']:.0f} points above pixels, "
@@ -108,6 +108,11 @@ def sentences():
         f"{jepa_row['loss at epoch 50'][0]:.2f} to {jepa_row['loss at the end'][0]:.2f}",
         f"it fell on {many['falling'].split()[0]}, and {many['diverged'].split()[0]} diverged",
         f"{100 * one['prediction alone'][1]:.0f} % with 1 label",
+        f"{100 * one['no stop-gradient'][0]:.1f} % with 1 label (worst seed "
+        f"{100 * one['no stop-gradient'][1]:.1f}), {free['pattern share'][0]:.2f} pattern and "
+        f"{free['brightness share'][0]:.2f} brightness,",
+        f"but in {free['effective rank'][0]:.1f} dimensions of six "
+        f"instead of {jepa_row['effective rank'][0]:.1f}.",
         f"it is {100 * one['JEPA'][0]:.1f} % (pixels {100 * one['pixels'][0]:.1f}, "
         f"untrained {100 * one['untrained encoder'][0]:.1f})",
     ]
@@ -179,6 +184,7 @@ class Figures(unittest.TestCase):
         verdicts = {name: row["verdicts"] for name, row in recorded("collapse.txt").items()}
         self.assertEqual(verdicts["everything on"], "alive 10")
         self.assertEqual(verdicts["none of the four"], "TOTAL COLLAPSE 10")
+        self.assertEqual(verdicts["no guard but EMA"], "TOTAL COLLAPSE 10")
         self.assertEqual(verdicts["no stop-gradient, no Cov"], "DIMENSIONAL COLLAPSE 10")
 
     def test_the_tables_of_the_benchmark_are_the_recorded_ones(self):
