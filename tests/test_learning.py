@@ -291,14 +291,20 @@ class TheMeasurements(unittest.TestCase):
 class Collapse(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        seeds = {"everything on": 0, "none of the four": 0, "no stop-gradient, no Cov": 1}
+        seeds = {
+            "everything on": 0,
+            "no Var + Cov": 0,
+            "no stop-gradient, no Cov": 1,
+            "no guard but EMA": 0,
+            "none of the four": 0,
+        }
         cls.rows = {
             name: jepa.train_variant(seed, jepa.COLLAPSE_EPOCHS, dict(jepa.VARIANTS)[name])
             for name, seed in seeds.items()
         }
 
     def test_the_rows_of_seed_0_are_the_recorded_ones(self):
-        for name in ("everything on", "none of the four"):
+        for name in ("everything on", "no Var + Cov", "no guard but EMA", "none of the four"):
             pred, _, share, rank, one_label, _ = self.rows[name]
             row = recorded("collapse.txt")[name]
             figures = ("Pred", "spread of untrained", "effective rank", "1 label a class")
@@ -324,9 +330,13 @@ class Collapse(unittest.TestCase):
         pred, spread, share, _, _, verdict = self.rows["none of the four"]
         self.assertEqual(verdict, "TOTAL COLLAPSE")
         self.assertLess(share, 0.05)
-        self.assertLess(
-            pred, 0.01 * min(row[0] for name, row in self.rows.items() if name != "none of the four")
-        )
+        self.assertLess(pred, 0.01 * min(row[0] for row in self.rows.values() if row[-1] != "TOTAL COLLAPSE"))
+
+    def test_the_stop_gradient_averts_total_collapse_where_ema_alone_does_not(self):
+        self.assertEqual(self.rows["no guard but EMA"][-1], "TOTAL COLLAPSE")
+        _, _, share, _, _, verdict = self.rows["no Var + Cov"]  # EMA and stop-gradient
+        self.assertEqual(verdict, "DIMENSIONAL COLLAPSE")
+        self.assertGreater(share, 0.5)
 
     def test_with_var_alone_and_no_stop_gradient_it_is_dimensional_with_a_healthy_spread(self):
         _, _, share, rank, _, verdict = self.rows["no stop-gradient, no Cov"]
