@@ -402,7 +402,7 @@ def loss_and_gradients(batch, model=MODEL, pred_weight=PRED_WEIGHT, var_weight=V
     x = [patches[i] for patches, context_mask, _ in batch for i in context_mask]           # [n][P]
     x_target = [patches[i] for patches, _, target_mask in batch for i in target_mask]      # [m][P]
     if len(x) < 2 and (var_weight or cov_weight):
-        raise ValueError("Var and Cov need 2 or more context patches in each minibatch, got 1")
+        raise ValueError(f"Var and Cov need 2 or more context patches in each minibatch, got {len(x)}")
     h, embs = mlp_forward(encoder, x)                                                      # [n][H], [n][D]
     h_target, targets = mlp_forward(target_encoder, x_target)                              # [m][H], [m][D]
     x_pred, emb_rows = [], iter(embs)
@@ -776,6 +776,7 @@ VARIANTS = [  # what --collapse takes away, as arguments of train()
     ("no EMA", {"momentum": 0}),
     ("no stop-gradient", {"stop_gradient": False}),
     ("no stop-gradient, no Cov", {"stop_gradient": False, "cov_weight": 0}),
+    ("no guard but stop-grad.", {"momentum": 0, "var_weight": 0, "cov_weight": 0}),
     ("no guard but EMA", {"stop_gradient": False, "var_weight": 0, "cov_weight": 0}),
     ("none of the four", {"stop_gradient": False, "momentum": 0, "var_weight": 0, "cov_weight": 0}),
     ("no prediction", {"pred_weight": 0}),

@@ -67,8 +67,8 @@ def measure(method, epochs, seed):
     if method == "pixels":
         x = [[pixel for row in img for pixel in row] for img in held_out]
         return dict(zip(ACCURACIES, jepa.accuracies(x, labels, seed)))
-    if method.startswith("PCA"):
-        x = mean_patch(images, held_out, whiten=method == "PCA, whitened")
+    if method.startswith("mean patch"):
+        x = mean_patch(images, held_out, whiten=method == "mean patch, whitened")
         return dict(zip(ACCURACIES, jepa.accuracies(x, labels, seed)))
     model = jepa.init_model(rng=random.Random(seed))
     if method == "untrained encoder":
@@ -153,8 +153,8 @@ def main():
         function, epochs = measure, jepa.EPOCHS
         names = [
             "pixels",
-            "PCA",
-            "PCA, whitened",
+            "mean patch",
+            "mean patch, whitened",
             "untrained encoder",
             "prediction alone",
             "Var + Cov alone",

@@ -378,6 +378,8 @@ class Pieces(Mathematics):
         self.assertAlmostEqual(jepa.effective_rank(cross), 5.0)
         self.assertAlmostEqual(jepa.effective_rank([[t, 2 * t, -t] for t in (0.0, 1.0, 5.0)]), 1.0)
         self.assertEqual(jepa.effective_rank([[1.0, 2.0]] * 4), 0.0)
+        far = [[5 + 1e-5 * i, 5 + 1e-5 * i * i, 3.0] for i in (0, 1, 3)]  # close together, far from zero
+        self.assertAlmostEqual(jepa.effective_rank(far), 1.0085, delta=0.0001)
         self.assertAlmostEqual(jepa.spread([[0.0, 1.0], [2.0, 1.0]]), 1.0)
 
     def test_cosines(self):

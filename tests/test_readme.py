@@ -101,7 +101,8 @@ def sentences():
         f"{gap['Var + Cov alone']:.1f} above Var + Cov without prediction.",
         f"{100 * study['pixels']['5 labels, probe'][0]:.1f} % against "
         f"{100 * jepa_row['5 labels, probe'][0]:.1f} %",
-        f"{100 * one['PCA, whitened'][0]:.1f} % with 1 label",
+        f"{100 * one['mean patch, whitened'][0]:.1f} % with 1 label",
+        f"{100 * (one['mean patch'][0] - one['pixels'][0]):.0f} points above pixels by averaging alone.",
         f"{alone['pattern share'][0]:.2f} pattern and {alone['brightness share'][0]:.2f} brightness, "
         f"but it does so in {alone['effective rank'][0]:.1f} dimensions of six",
         f"fell from epoch 50 to 500 on {jepa_row['falling']} seeds, in the mean from "
