@@ -17,7 +17,7 @@ The loss is this error and two terms more, Var and Cov, that keep the embeddings
 Its gradient trains the predictor and the context encoder. None enters the target encoder, which only follows.
 
     python3 jepa.py               train on 4x4 images and show what was learned
-    python3 jepa.py --collapse    take one part away at a time and watch what dies
+    python3 jepa.py --collapse    take parts away and watch what dies
     python3 jepa.py --help        all options
 
 In reading order: 1 this text, 2 settings, 3 data, 4 a network and its backward pass, 5 JEPA, 6 training,
@@ -207,6 +207,7 @@ def init_mlp(num_in, num_hidden, num_out, rng):
 
     Weights are uniform in +-sqrt(6 / (in + out)) (Xavier: Glorot and Bengio 2010, eq. 16), biases zero."""
     def xavier(rows, columns):
+        """Random weights [rows][columns]."""
         limit = math.sqrt(6.0 / (rows + columns))
         return [[rng.uniform(-limit, limit) for _ in range(columns)] for _ in range(rows)]
     return {"W1": xavier(num_hidden, num_in), "b1": [0.0] * num_hidden,
@@ -240,6 +241,7 @@ def mlp_backward(net, x, h, dy):
 def blend(a, net, b, other):
     """a * net + b * other, weight by weight, as a new network: a gradient step or a moving average."""
     def rows(x, y):
+        """a * x + b * y, for two rows [k]."""
         return [a * v + b * w for v, w in zip(x, y)]
     return {"W1": list(map(rows, net["W1"], other["W1"])), "b1": rows(net["b1"], other["b1"]),
             "W2": list(map(rows, net["W2"], other["W2"])), "b2": rows(net["b2"], other["b2"])}
@@ -721,6 +723,7 @@ def demo(seed, epochs):
           f"{COV_WEIGHT:g}\nRank: how many of the {EMBED_DIM} dimensions are in use\n" + "-" * 60, flush=True)
 
     def report(epoch, losses):
+        """After each epoch: round, and every 50 epochs print a line."""
         round_weights(model)
         if epoch % 50 == 0 or epoch == epochs:
             rank = effective_rank([row for img in images for row in embed_patches(img, model)])
@@ -803,7 +806,7 @@ def train_variant(seed, epochs, settings):
 
 def collapse(seed, epochs):
     """What `python3 jepa.py --collapse` prints."""
-    print("Why does it not collapse, and how would you notice? One part taken away at a time\n" + "=" * 80)
+    print("Why does it not collapse, and how would you notice? Take parts away, and look\n" + "=" * 80)
     print("Total collapse: all embeddings become nearly the same, and are perfectly predicted.\n"
           "Dimensional collapse: they differ, but along a line. Their spread looks healthy, their rank not.\n"
           "Verdict: total if the spread is below 10% of the untrained, else dimensional if the rank is\n"
@@ -826,11 +829,13 @@ def main():
     import argparse  # here, as nothing else needs it
 
     def natural(text):
+        """The text of an option as an int, 0 or more."""
         if not (text.isascii() and text.isdigit()):
             raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, got {text!r}")
         return int(text)
 
     def refuse(message):
+        """End with exit code 2 and one line, in place of argparse's three."""
         print("jepa.py: " + message.encode("unicode_escape").decode() + " (see --help)", file=sys.stderr)
         sys.exit(2)
 
@@ -842,7 +847,7 @@ def main():
     parser.add_argument("--epochs", type=natural, metavar="N",
                         help=f"train for N epochs (default: {EPOCHS}; {COLLAPSE_EPOCHS} with --collapse)")
     parser.add_argument("--collapse", action="store_true",
-                        help="take one part away at a time and watch what dies")
+                        help="take parts away and watch what dies")
     try:
         options = parser.parse_args()
         if options.collapse and options.epochs == 0:

@@ -181,7 +181,7 @@ class Options(unittest.TestCase):
             "--collapse",
             "default: 0",
             "default: 500",
-            "take one part away",
+            "take parts away",
         ):
             self.assertIn(words, result.stdout)
 

@@ -295,6 +295,7 @@ class Collapse(unittest.TestCase):
             "everything on": 0,
             "no Var + Cov": 0,
             "no stop-gradient, no Cov": 1,
+            "no guard but stop-grad.": 0,
             "no guard but EMA": 0,
             "none of the four": 0,
         }
@@ -304,7 +305,9 @@ class Collapse(unittest.TestCase):
         }
 
     def test_the_rows_of_seed_0_are_the_recorded_ones(self):
-        for name in ("everything on", "no Var + Cov", "no guard but EMA", "none of the four"):
+        for name in self.rows:
+            if name == "no stop-gradient, no Cov":
+                continue  # it is of another seed, and not the same on all Pythons
             pred, _, share, rank, one_label, _ = self.rows[name]
             row = recorded("collapse.txt")[name]
             figures = ("Pred", "spread of untrained", "effective rank", "1 label a class")
