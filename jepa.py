@@ -22,7 +22,6 @@ paste this file from its top down to it.
 """
 import argparse, math, random, signal, sys
 from operator import mul
-
 if sys.version_info < (3, 8): sys.exit("jepa.py needs Python 3.8 or newer")
 
 # ---- Settings: change one and run the demo again -------------------------------------------------
@@ -67,7 +66,7 @@ def matrix(rows, what):
     return rows
 
 def extract_patches(img, patch_size=2, what="an image"):
-    """Cut an image [height][width] into K flat patches, row by row, [K][P]. ValueError if it is bad."""
+    """Cut an image, [height][width], into K flat patches, row by row: [K][P]."""
     img, size = matrix(img, what), patch_size
     check(size > 0 and len(img) % size == 0 == len(img[0]) % size,
           f"{what} must divide into patches of {size}x{size}, got {len(img)}x{len(img[0])}")
@@ -76,33 +75,29 @@ def extract_patches(img, patch_size=2, what="an image"):
 
 # ---- A two-layer network and its backward pass ---------------------------------------------------
 # All three networks are of this kind. A bias is the weight of an input that is always 1: so a 1 is
-# appended to the input and to the hidden layer, and a network is two matrices. A minibatch goes
-# through as a list of rows, and both passes are made of dot products.
+# appended to the input and to the hidden layer, and a network is two matrices.
 
-dot = getattr(math, "sumprod", lambda a, b: sum(map(mul, a, b)))         # [k], [k] -> a number
-matmul_t = lambda a, b: [[dot(row, other) for other in b] for row in a]  # a . b^T [n][k], [m][k] -> [n][m]
-transpose = lambda a: list(zip(*a))                                      # a^T: [n][k] -> [k][n]
+dot = getattr(math, "sumprod", lambda a, b: sum(map(mul, a, b)))   # [k], [k] -> a number
+matmul_t = lambda a, b: [[dot(v, w) for w in b] for v in a]        # a . b^T: [n][k], [m][k]: [n][m]
+transpose = lambda a: list(zip(*a))                                # a^T: [n][k] -> [k][n]
 
 def init_mlp(num_in, num_hidden, num_out, rng):
-    """A network: W1 [hidden][in+1] and W2 [out][hidden+1]. The last column is the biases, zero; the
-    weights are uniform in +-sqrt(6 / (in + out)) (Xavier: Glorot and Bengio 2010, eq. 16)."""
-    def xavier(rows, columns):
+    """A network: W1 [hidden][in+1], W2 [out][hidden+1]. The last column is the biases, zero."""
+    def xavier(rows, columns):  # Glorot and Bengio 2010, eq. 16
         limit = math.sqrt(6.0 / (rows + columns))
         return [[rng.uniform(-limit, limit) for _ in range(columns)] + [0.0] for _ in range(rows)]
     return {"W1": xavier(num_hidden, num_in), "W2": xavier(num_out, num_hidden)}
 
 def mlp_forward(net, x):
     """Inputs x [n][in] -> outputs y [n][out], and (x, h), which the backward pass needs."""
-    num_in = len(net["W1"][0]) - 1
-    check(set(map(len, x)) == {num_in}, f"this network takes rows of {num_in} numbers")
+    check({len(row) + 1 for row in x} == {len(net["W1"][0])}, "a row of x has not the network's size")
     x = [[*map(float, row), 1.0] for row in x]                          # [n][in+1]
     z = matmul_t(x, net["W1"])                                          # [n][hidden]     x . W1^T
     h = [[0.0 if v <= 0.0 else v for v in row] + [1.0] for row in z]    # [n][hidden+1]   relu(z)
     return matmul_t(h, net["W2"]), (x, h)                               # [n][out]        h . W2^T
 
 def mlp_backward(net, saved, dy, with_dx=False):
-    """The chain rule through mlp_forward, last line first: dy [n][out] -> the gradients of W1 and
-    W2, and dx [n][in], that of the inputs, if asked for. (dy is short for dL/dy, and so on.)"""
+    """The chain rule, last line of mlp_forward first. dy is short for dL/dy [n][out], and so on."""
     x, h = saved
     dW2 = matmul_t(transpose(dy), transpose(h))                         # [out][hidden+1] dy^T . h
     W2_t = transpose(net["W2"])[:-1]                                    # [hidden][out]   no biases
@@ -142,10 +137,6 @@ def average(embeddings):
     """The mean of n embeddings: [n][D] -> [D]."""
     return [sum(map(float, column)) / len(column) for column in zip(*embeddings)]
 
-def one_hot(pos, K):
-    """The position of a patch as a 1 among 0s: [K]."""
-    return [float(i == pos) for i in range(K)]
-
 # The prediction alone can be cheated: give every patch the same embedding, and it is predicted
 # perfectly. That is total collapse. Two terms stand against it (VICReg: Bardes, Ponce, LeCun 2022).
 # Over all context patches of a minibatch, Var asks each dimension of their embeddings to vary. Cov
@@ -168,8 +159,7 @@ def variance_covariance(embeddings, var_weight, cov_weight, gamma):
     dC = [[cov_weight * 2.0 * C[i][j] / D if i != j else d_variance[i] for j in dims] for i in dims]
     # C = z^T . z / (n-1), and dC is symmetric, so dz = 2 z . dC / (n-1). What flows back through
     # the mean is the mean of dz: 0, as the mean of z is.
-    scale = 2.0 / max(1, len(z) - 1)
-    return var, cov, matmul_t(z, [[scale * v for v in row] for row in dC])
+    return var, cov, matmul_t(z, [[v * 2.0 / max(1, len(z) - 1) for v in row] for row in dC])
 
 # Now a minibatch, forward and backward: the heart of the file. The backward half is the forward
 # half, mirrored, but for one call that is missing.
@@ -192,7 +182,7 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
     embs, saved = mlp_forward(model["context_encoder"], x)                        # [n][D]
     target_embs, target_saved = mlp_forward(model["target_encoder"], x_target)    # [m][D]
     avg_context = [average(rows) for rows in grouped(embs, x_image).values()]     # [images][D]
-    x_pred = [[*avg_context[b], *one_hot(pos, K)] for b, pos, _ in targets]       # [m][D+K]
+    x_pred = [[*avg_context[b], *(float(i == pos) for i in range(K))] for b, pos, _ in targets]
     predictions, pred_saved = mlp_forward(model["predictor"], x_pred)             # [m][D]
 
     # The loss, and under each term its derivative.
@@ -235,14 +225,15 @@ def target_encode(patch, model=None):
 
 def predict(avg_context, pos, model=None):
     """The mean context embedding [D] and the target's index -> its predicted embedding [D]."""
-    K = sizes(model or MODEL)[1]
-    check(pos in range(K), f"pos must be 0 to {K - 1}, got {pos}")
-    return mlp_forward((model or MODEL)["predictor"], [[*avg_context, *one_hot(pos, K)]])[0][0]
+    one_hot = [float(i == pos) for i in range(sizes(model or MODEL)[1])]
+    check(1.0 in one_hot, f"pos must be 0 to {len(one_hot) - 1}, got {pos}")
+    return mlp_forward((model or MODEL)["predictor"], [[*avg_context, *one_hot]])[0][0]
 
 def mse(predictions, targets):
     """The mean squared error over all numbers: [n][D], [n][D] -> a float."""
-    check(len(predictions) == len(targets), "predictions and targets differ in number")
-    return sum(math.dist(*rows) ** 2 for rows in zip(predictions, targets)) / len(targets) / len(targets[0])
+    check(len(predictions) == len(targets), "predictions and targets must be as many")
+    squares = [math.dist(p, t) ** 2 for p, t in zip(predictions, targets)]
+    return sum(squares) / len(squares) / len(targets[0])
 
 def jepa_forward(img, context_mask, target_mask, model=None):
     """Pred, the prediction loss, of one image. The masks list its context and target patches."""
@@ -258,27 +249,24 @@ def random_masks(num_patches, rng):
 
 def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size=BATCH_SIZE,
           pred_weight=PRED_WEIGHT, var_weight=VAR_WEIGHT, cov_weight=COV_WEIGHT, gamma=GAMMA,
-          stop_gradient=True, rng=None, model=None):
-    """Train the model in place, by stochastic gradient descent on images without labels. rng draws
-    their order and the masks. Returns the losses of each epoch, means over its minibatches.
-    ValueError for wrong input, FloatingPointError when training diverges."""
+          stop_gradient=True, rng=None, on_epoch=None, model=None):
+    """Train the model in place by stochastic gradient descent. Returns the losses of each epoch, and
+    hands them to on_epoch(epoch, losses, model). FloatingPointError when training diverges."""
     rng, model = random.Random(0) if rng is None else rng, model or MODEL
     (patch_size, K, _), weights = sizes(model), (pred_weight, var_weight, cov_weight)
     check(isinstance(rng, random.Random), f"rng must be a generator, as random.Random({rng!r}) is")
     check(epochs > 0 < lr and batch_size > 0 and 0 <= momentum <= 1 and gamma >= 0 <= min(weights)
-          and any(weights), "epochs, batch_size and lr must be above 0, momentum 0 to 1, gamma and "
-          "the weights 0 or more, and not all 0")
-    data, history = [extract_patches(img, patch_size, f"image {i}") for i, img in enumerate(images)], []
-    odd = [i for i, patches in enumerate(data) if len(patches) != K]
-    check(data and not odd, f"images must have {K} patches of {patch_size}x{patch_size}, unlike {odd}")
+          and any(weights), "needed: epochs, batch_size, lr > 0; momentum 0 to 1; gamma, weights >= 0")
+    data = [extract_patches(img, patch_size, f"image {i}") for i, img in enumerate(images)]
+    odd, history = [i for i, patches in enumerate(data) if len(patches) != K], []
+    check(data and not odd, f"images must be cut into {K} patches each, unlike image {odd[:1]}")
     for epoch in range(1, epochs + 1):
         rng.shuffle(data)
         steps = []
         for start in range(0, len(data), batch_size):
             batch = [(p, *random_masks(K, rng)) for p in data[start:start + batch_size]]
             terms, gradients = loss_and_gradients(batch, model, *weights, gamma, stop_gradient)
-            for name in gradients:
-                model[name] = blend(1.0, model[name], -lr, gradients[name])
+            for name in gradients: model[name] = blend(1.0, model[name], -lr, gradients[name])
             ema_update(momentum, model)
             steps.append(terms)
         for name, net in model.items():  # last bits differ between Pythons, and would grow: round
@@ -287,9 +275,9 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
         total = sum(sum(row) for net in model.values() for W in net.values() for row in W)
         if not math.isfinite(total + history[-1]["loss"]):
             pixels = sum(sum(data, []), [])
-            raise FloatingPointError(
-                f"training diverged in epoch {epoch}: its pixels are {min(pixels):g} to "
+            raise FloatingPointError(f"training diverged in epoch {epoch}: pixels {min(pixels):g} to "
                 f"{max(pixels):g}, expected about -1 to 1; if so, try a smaller lr than {lr:g}")
+        if on_epoch: on_epoch(epoch, history[-1], model)
     return history
 
 # ---- What was learned ----------------------------------------------------------------------------
@@ -305,8 +293,7 @@ def embed(img, model):
     return average(embed_patches(img, model))
 
 def guess_patches(img, candidates, model):
-    """What is hidden? For each patch of an image, predicted from the others: (distance, candidate)
-    of all candidates [n][P], that with the embedding nearest to the prediction first: [K][n]."""
+    """(distance, candidate) for candidates [n][P], nearest to the prediction first, for each patch."""
     context = [context_encode(patch, model) for patch in extract_patches(img, sizes(model)[0])]
     embs, K = [target_encode(patch, model) for patch in candidates], range(len(context))
     predictions = [predict(average(context[:k] + context[k + 1:]), k, model) for k in K]
@@ -318,8 +305,7 @@ def spread(embeddings):
     return math.sqrt(sum(C[d][d] for d in range(len(C))) / len(C))
 
 def effective_rank(embeddings):
-    """How many dimensions n embeddings [n][D] use, the participation ratio (sum of C_ii)^2 / sum of
-    C_ij^2: D if all vary equally and uncorrelated, 1 for a line, 0 for a point."""
+    """How many dimensions embeddings use, (sum of C_ii)^2 / sum of C_ij^2: 1 if they form a line."""
     C = covariance(embeddings)[1]
     trace = sum(C[d][d] for d in range(len(C)))
     return trace and 1.0 / sum(v / trace * (v / trace) for row in C for v in row)
@@ -336,23 +322,20 @@ def nearest_mean(train_x, train_labels, x):
     return [min(means, key=lambda c: math.dist(means[c], row)) for row in rows[n:]]
 
 def linear_probe(train_x, train_labels, x):
-    """The label by ridge regression on train_x [n][D], for each row of x [m][D]: -> [m]. Weights W
-    solve (X^T . X + ridge) . W^T = X^T . one_hot, where X is train_x with a 1 appended."""
+    """The label by ridge regression on train_x [n][D], for each row of x [m][D]: -> [m]."""
     n, rows = len(train_x), matrix([[*row, 1.0] for row in [*train_x, *x]], "train_x and x")
     classes, X_t = list(grouped(rows[:n], train_labels)), transpose(rows[:n])
     one_hot_t = [[float(label == c) for label in train_labels] for c in classes]
     A = [a + b for a, b in zip(matmul_t(X_t, X_t), matmul_t(X_t, one_hot_t))]
-    for i in range(len(A)):  # the ridge: 1 % of the mean square
-        A[i][i] = 1.01 * A[i][i] + 1e-9
-    for i in range(len(A)):  # elimination turns the left part into the unit matrix
+    for i in range(len(A)): A[i][i] = 1.01 * A[i][i] + 1e-9  # a ridge of 1 % of the mean square
+    for i in range(len(A)):  # (X^T . X + ridge) . W^T = X^T . one_hot, solved by elimination
         A[i] = [v / A[i][i] for v in A[i]]
         A = [row if row is A[i] else [v - row[i] * p for v, p in zip(row, A[i])] for row in A]
     scores = matmul_t(rows[n:], transpose(A)[len(A):])                            # [m][classes]
     return [classes[row.index(max(row))] for row in scores]
 
 def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
-    """Accuracy, 0 to 1, on rows of x [n][D] when a classifier is given the labels of per_class
-    others of each class: the mean over random draws."""
+    """Accuracy on x [n][D], 0 to 1, given per_class labels of each class: mean over random draws."""
     members, total = grouped(range(len(x)), labels), 0.0
     x, labels = list(x), list(labels)  # by position, which the index of a pandas.Series is not
     for c, rows in members.items():
@@ -360,7 +343,7 @@ def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
     for _ in range(draws):
         known = [i for rows in members.values() for i in rng.sample(rows, per_class)]
         rest = sorted({*range(len(x))} - {*known})
-        answers = classifier([x[i] for i in known], [labels[i] for i in known], [x[i] for i in rest])
+        answers = classifier(*([v[i] for i in known] for v in (x, labels)), [x[i] for i in rest])
         total += sum(answer == labels[i] for answer, i in zip(answers, rest)) / len(rest)
     return total / draws
 
@@ -371,118 +354,126 @@ def draw_data(seed):
     images = [draw_image(list(PATTERNS)[i % len(PATTERNS)], rng)[0] for i in range(NUM_IMAGES)]
     return (images, *zip(*[draw_image(name, rng) for name in labels]), labels)
 
-def fit(model, images, rng, epochs, pred=1, var=1, cov=1, ema=1, stop_gradient=True):
-    """Train with the settings above, as they are now; those that are multiplied by 0 are off."""
-    return train(images, epochs, LEARNING_RATE, ema * MOMENTUM, BATCH_SIZE, pred * PRED_WEIGHT,
-                 var * VAR_WEIGHT, cov * COV_WEIGHT, GAMMA, stop_gradient, rng, model)
+def fit(seed, images, epochs, report=None, pred=1, var=1, cov=1, ema=1, stop_gradient=True):
+    """A model, trained with the settings above as they are now, and its losses; times 0 is off."""
+    model = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
+    return model, train(images, epochs, LEARNING_RATE, ema * MOMENTUM, BATCH_SIZE,
+                        pred * PRED_WEIGHT, var * VAR_WEIGHT, cov * COV_WEIGHT, GAMMA, stop_gradient,
+                        random.Random(seed), report, model)
+
+def clean_image(name):
+    """A pattern at its mean contrast, with neither coins nor noise: [4][4]."""
+    return [[0.9 * PATTERNS[name](row, column) for column in range(4)] for row in range(4)]
+
+def clean_pairs(name):
+    """Each patch of a pattern's clean image with its negative: [4] sets of tuples [4]."""
+    return [{tuple(p), tuple(-v for v in p)} for p in extract_patches(clean_image(name))]
 
 def measure(model, data, seed):
-    """Accuracy with 1, 5 and (by probe) 50 labels a class; shares of the variance of patches that
-    are pattern, and coin within a pattern. Of a model's embeddings, or for None of the pixels."""
+    """What the tables show of a model (None: of pixels), on held-out images, each from 0 to 1."""
     _, held_out, coins, labels = data
     patches = [embed_patches(img, model) if model else extract_patches(img) for img in held_out]
     x, rows = [average(four) if model else sum(four, []) for four in patches], sum(patches, [])
-    pattern = explained_share(rows, [label for label in labels for _ in range(4)])
-    both = explained_share(rows, [(label, c) for label, four in zip(labels, coins) for c in four])
-    return [*[few_label_accuracy(classifier, x, labels, n, random.Random(seed)) for classifier, n in
-              ((nearest_mean, 1), (nearest_mean, 5), (linear_probe, 50))], pattern, both - pattern]
+    pattern = explained_share(rows, [name for name in labels for _ in range(4)])
+    both = explained_share(rows, [(name, c) for name, four in zip(labels, coins) for c in four])
+    accuracy = [few_label_accuracy(classifier, x, labels, n, random.Random(seed))
+                for classifier, n in ((nearest_mean, 1), (nearest_mean, 5), (linear_probe, 50))]
+    pairs = [p for name in labels for p in clean_pairs(name)]
+    guesses = [g for img in held_out for g in guess_patches(img, {*()}.union(*pairs), model or MODEL)]
+    named = [{patch for _, patch in guess[:len(pair)]} == pair for guess, pair in zip(guesses, pairs)]
+    return (*accuracy, pattern, both - pattern, sum(named) / len(named) if model else math.nan)
 
 def show(images):
     """Images side by side, two characters a pixel, from black (blank) to white (@); ?? for None."""
     shade = lambda v: "??" if v is None else 2 * " .:-=+*#%@"[int(min(9, max(0, 5 * v + 5)))]
-    for rows in zip(*images):
-        print("    ".join("".join(map(shade, row)) for row in rows).rstrip())
+    for rows in zip(*images): print("    ".join("".join(map(shade, row)) for row in rows).rstrip())
 
 def demo(seed, epochs):
     """What `python3 jepa.py` prints."""
     data = images, held_out, _, labels = draw_data(seed)
-    clean = {name: [[f(i, j) for j in range(4)] for i in range(4)] for name, f in PATTERNS.items()}
+    clean = {name: clean_image(name) for name in PATTERNS}
     print("VibeML Micro JEPA - Learning Representations via Prediction\n" + "=" * 60)
     print(f"\nGenerated {len(images)} training images (4x4)\nArchitecture: 2x2 patches -> "
           f"{EMBED_DIM}-dim embeddings\n\nThe patterns:", ", ".join(clean))
     show(clean.values())
     print("\nA training image of each: some patches are negatives; ?? is hidden, to be predicted")
-    show([[[None if i > 1 < j else v for j, v in enumerate(row)] for i, row in enumerate(img)]
-          for img in images[:len(clean)]])
+    show([img[:2] + [row[:2] + [None, None] for row in img[2:]] for img in images[:len(clean)]])
 
-    print(f"\nTraining for {epochs} epochs...\nLearning rate: {LEARNING_RATE}, EMA momentum: "
-          f"{MOMENTUM}\nLoss: {PRED_WEIGHT:g} Pred + {VAR_WEIGHT:g} Var + {COV_WEIGHT:g} Cov. Rank: "
-          f"dimensions in use, of {EMBED_DIM}\n" + "-" * 60, flush=True)
-    model, untrained, control = [init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
-                                 for _ in range(3)]
-    rng, done = random.Random(seed), 0
-    for epoch in sorted({1, *range(10, epochs, 10), epochs}):
-        loss, pred, var, cov = fit(model, images, rng, epoch - done)[-1].values()
+    print(f"\nTraining for {epochs} epochs...\nLearning rate: {LEARNING_RATE}, EMA momentum: {MOMENTUM}")
+    print(f"Loss: {PRED_WEIGHT:g} Pred + {VAR_WEIGHT:g} Var + {COV_WEIGHT:g} Cov. Rank: dimensions in "
+          f"use, of {EMBED_DIM}\n" + "-" * 60, flush=True)
+    def report(epoch, losses, model):
+        if epoch % 10 and epoch not in (1, epochs): return
+        loss, pred, var, cov = losses.values()
         rank = effective_rank([row for img in images for row in embed_patches(img, model)])
         print(f"Epoch {epoch:4} | Loss: {loss:.4f} | Pred: {PRED_WEIGHT * pred:.4f} | Var: "
               f"{VAR_WEIGHT * var:.4f} | Cov: {COV_WEIGHT * cov:.4f} | Rank: {rank:.2f}", flush=True)
-        done = epoch
-    fit(control, images, random.Random(seed), CONTROL_EPOCHS, pred=0)
+    model, _ = fit(seed, images, epochs, report)
 
     print("\nRepresentation Quality Test\n" + "=" * 60 + "\nEmbeddings for different patterns:")
     embs = {name: embed(img, model) for name, img in clean.items()}
-    for name, a in embs.items():
-        print(f"{name:12}: [" + ", ".join(f"{v:6.3f}" for v in a) + "]")
+    for name, a in embs.items(): print(f"{name:12}: [" + ", ".join(f"{v:6.3f}" for v in a) + "]")
     print("\nCosine similarities between patterns:\n" + " " * 10, *[f"{name:>11}" for name in embs])
     for name, a in embs.items():
         cosines = [dot(a, b) / (math.hypot(*a) * math.hypot(*b) or math.nan) for b in embs.values()]
         print(f"{name:10}", *[f"{cosine:11.3f}" for cosine in cosines])
 
-    print("\nHidden patches, and of all clean patches the three nearest to what is predicted for\n"
-          "them, with distances. It knows the patch, but not its sign:")
-    pairs = {name: [sorted([p, [-v for v in p]]) for p in extract_patches(clean[name])] for name in clean}
-    candidates = [list(p) for p in dict.fromkeys(tuple(p) for four in pairs.values() for pair in four for p in pair)]
+    print("\nHidden patches, and the three of all clean patches that are nearest to the prediction,\n"
+          "with their distances: it names the patch and its negative, as it knows what, not which sign")
+    candidates = set().union(*[pair for name in PATTERNS for pair in clean_pairs(name)])
     for img in held_out[:300:100]:
         nearest = guess_patches(img, candidates, model)[3][:3]
         print("hidden  " + "".join(f"{distance:8.2f}" for distance, _ in nearest))
         show([[patch[:2], patch[2:]] for patch in (extract_patches(img)[3], *[p for _, p in nearest])])
 
-    print("\nAccuracy")
-    print(f"{'':18}{'1 label':>9}{'5 labels':>9}{'probe, 50':>11}{'pattern':>9}{'coin':>9}{'patch':>9}")
-    for name, net in (("pixels", None), ("untrained", untrained), ("Var + Cov alone", control), ("JEPA", model)):
-        *accuracies, pattern, coin = measure(net, data, seed)
-        hits = [sorted(c for _, c in g[:2]) == pair for img, label in zip(held_out, labels)
-                for g, pair in zip(guess_patches(img, candidates, net), pairs[label])] if net else []
-        print(f"{name:18}" + "".join(f"{100 * v:8.1f}%" for v in accuracies) + f"{pattern:9.2f}{coin:9.2f}",
-              f"{100 * sum(hits) / len(hits):8.1f}%" if net else "-")
-    print(f"\nLinear Probe Test: {100 * accuracies[-1]:.4g}% accuracy on downstream classification!")
+    print("\nHeld-out images named right, with 1 and 5 labels a pattern (nearest mean) and 50 (probe),\n"
+          f"chance {1 / len(clean):.0%}; variance of patches that is pattern and coin; patches named as above")
+    print(" " * 18 + "".join(f"{key:>10}" for key in ("1", "5", "50", "pattern", "coin", "patches")))
+    untrained = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
+    control, _ = fit(seed, images, CONTROL_EPOCHS, pred=0)
+    for name, net in {"pixels": None, "untrained": untrained, "Var + Cov alone": control, "JEPA": model}.items():
+        figures = measure(net, data, seed)
+        print(f"{name:18}" + "".join(f"{v:10.1%}" for v in figures).replace("nan%", "   -"))
+    print(f"\nLinear Probe Test: {100 * figures[2]:.4g}% accuracy on downstream classification!")
 
 VARIANTS = {"everything on": {}, "no prediction": {"pred": 0}, "no EMA": {"ema": 0},
-            "no stop-gradient": {"stop_gradient": False}, "no Cov": {"cov": 0}, "no Var + Cov":
-            {"var": 0, "cov": 0}, "none of the four": {"var": 0, "cov": 0, "ema": 0, "stop_gradient": False}}
+            "no stop-gradient": {"stop_gradient": False}, "no Cov": {"cov": 0},
+            "no Var + Cov": {"var": 0, "cov": 0},
+            "none of the four": {"var": 0, "cov": 0, "ema": 0, "stop_gradient": False}}
 
 def collapse(seed, epochs):
     """What `python3 jepa.py --collapse` prints."""
     data = images, held_out, _, _ = draw_data(seed)
-    print("Why does it not collapse, and how would you notice? Take parts away, and look\n" + "=" * 80)
-    print("Total collapse: all embeddings become alike (spread below 10% of that before training).\n"
-          f"Dimensional collapse: they vary, but along few lines (rank below {EMBED_DIM / 2:g} of {EMBED_DIM}).\n"
-          f"Each row: {epochs} epochs from the same start. 1 label: accuracy, chance {100 / len(PATTERNS):.0f}%.\n")
-    print(f"{'':18}{'Pred':>8}{'spread':>8}{'rank':>6}{'1 label':>9}  verdict")
+    print("Why does it not collapse, and how would you notice? Take parts away, and look\n" + "=" * 80
+          + "\nTotal collapse: all embeddings become alike; their spread is below 10% of the untrained."
+          f"\nDimensional collapse: they vary along few lines; their rank is below {EMBED_DIM / 2:g} of "
+          f"{EMBED_DIM}.\nEach row: {epochs} epochs from one start. 1 label: accuracy, chance "
+          f"{1 / len(PATTERNS):.0%}.\n\n{'':18}{'Pred':>8}{'spread':>8}{'rank':>6}{'1 label':>9}  verdict")
+    embs = lambda model: [row for img in held_out for row in embed_patches(img, model)]
+    before = spread(embs(init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))))
     for name, changes in VARIANTS.items():
-        model = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
-        before = spread([row for img in held_out for row in embed_patches(img, model)])
         try:
-            pred = fit(model, images, random.Random(seed), epochs, **changes)[-1]["pred"]
+            model, losses = fit(seed, images, epochs, **changes)
         except FloatingPointError:
             print(f"{name:18}{'diverged':>8}", flush=True)
             continue
-        embs = [row for img in held_out for row in embed_patches(img, model)]
-        share, rank = spread(embs) / before, effective_rank(embs)
-        verdict = "TOTAL COLLAPSE" if share < 0.1 else "DIMENSIONAL COLLAPSE" if rank < EMBED_DIM / 2 else "alive"
-        print(f"{name:18}{pred:8.4f}{share:8.2f}{rank:6.2f}{100 * measure(model, data, seed)[0]:8.1f}%  {verdict}", flush=True)
+        share, rank = spread(embs(model)) / before, effective_rank(embs(model))
+        verdict = ("TOTAL COLLAPSE" if share < 0.1 else
+                   "DIMENSIONAL COLLAPSE" if rank < EMBED_DIM / 2 else "alive")
+        print(f"{name:18}{losses[-1]['pred']:8.4f}{share:8.2f}{rank:6.2f}"
+              f"{measure(model, data, seed)[0]:9.1%}  {verdict}", flush=True)
 
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description="Train a micro JEPA on 4x4 images.")
     parser.add_argument("--seed", type=int, default=0, help="of data, weights and masks")
-    parser.add_argument("--epochs", type=int, help=f"default {EPOCHS}; {COLLAPSE_EPOCHS} with --collapse")
-    parser.add_argument("--collapse", action="store_true", help="take parts away and watch what dies")
+    parser.add_argument("--epochs", type=int, help="passes over the training images, 1 or more")
+    parser.add_argument("--collapse", action="store_true", help="take parts away, watch what dies")
     options = parser.parse_args()
+    if (options.epochs or 1) < 1 or options.epochs == 0: parser.error("--epochs must be 1 or more")
     for name in {"SIGINT", "SIGPIPE"} & {*dir(signal)}:  # Ctrl-C and | head end it quietly
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     run, epochs = (collapse, COLLAPSE_EPOCHS) if options.collapse else (demo, EPOCHS)
-    run(options.seed, epochs if options.epochs is None else options.epochs)
+    run(options.seed, options.epochs or epochs)
 
-if __name__ == "__main__" and ("__file__" in globals() or not hasattr(sys, "ps1")):
-    main()
+if __name__ == "__main__" and ("__file__" in globals() or not hasattr(sys, "ps1")): main()
