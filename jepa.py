@@ -16,9 +16,8 @@ nor helps to predict the others, so the encoder learns to drop it, and to keep w
 The loss is the squared error, plus two terms, Var and Cov, that keep embeddings from becoming all
 alike. Its gradient trains the predictor and the context encoder; the target encoder only follows.
 
-`python3 jepa.py` trains on 4x4 images and shows what was learned; `python3 jepa.py --collapse`
-takes parts away and shows what dies. No function uses a later one: to take one into a notebook,
-paste this file from its top down to it.
+`python3 jepa.py` trains and shows what was learned; `python3 jepa.py --collapse` takes parts away.
+No function uses a later one: to take one into a notebook, paste this file from its top down to it.
 """
 import argparse, math, random, signal, sys
 from operator import mul
@@ -26,8 +25,7 @@ if sys.version_info < (3, 8): sys.exit("jepa.py needs Python 3.8 or newer")
 
 # ---- Settings: change one and run the demo again -------------------------------------------------
 NUM_IMAGES = 200        # training images, as many of each pattern
-EMBED_DIM = 6           # D: numbers in an embedding
-HIDDEN_DIM = 24         # hidden units of each network
+EMBED_DIM, HIDDEN_DIM = 6, 24  # D: numbers in an embedding; H: hidden units of each network
 EPOCHS = 120            # passes over the training images
 BATCH_SIZE = 5          # images in a minibatch; each minibatch makes one gradient step
 LEARNING_RATE = 0.02    # a step is this times the gradient
@@ -40,7 +38,6 @@ COLLAPSE_EPOCHS, CONTROL_EPOCHS = 60, 30  # of each row of --collapse; of the de
 # Four patterns. In an image each of its four patches is, by a coin of its own, left as it is or
 # turned into its negative. The coin is what no context can predict; the pattern is what the patches
 # share. Will the encoder drop the one and keep the other? That is the experiment.
-
 PATTERNS = {  # the pixel at a row and column, 0 to 3: -1 is black, 0 grey, 1 white
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,
     "v_gradient": lambda row, column: 2.0 * row / 3.0 - 1.0,
@@ -76,9 +73,8 @@ def extract_patches(img, patch_size=2, what="an image"):
 # ---- A two-layer network and its backward pass ---------------------------------------------------
 # All three networks are of this kind. A bias is the weight of an input that is always 1: so a 1 is
 # appended to the input and to the hidden layer, and a network is two matrices.
-
 dot = getattr(math, "sumprod", lambda a, b: sum(map(mul, a, b)))   # [k], [k] -> a number
-matmul_t = lambda a, b: [[dot(v, w) for w in b] for v in a]        # a . b^T: [n][k], [m][k]: [n][m]
+matmul_t = lambda a, b: [[dot(v, w) for w in b] for v in a]        # a . b^T: -> [n][m]
 transpose = lambda a: list(zip(*a))                                # a^T: [n][k] -> [k][n]
 
 def init_mlp(num_in, num_hidden, num_out, rng):
@@ -90,7 +86,7 @@ def init_mlp(num_in, num_hidden, num_out, rng):
 
 def mlp_forward(net, x):
     """Inputs x [n][in] -> outputs y [n][out], and (x, h), which the backward pass needs."""
-    check({len(row) + 1 for row in x} == {len(net["W1"][0])}, "a row of x has not the network's size")
+    check({len(row) + 1 for row in x} == {len(net["W1"][0])}, "x does not fit the network's W1")
     x = [[*map(float, row), 1.0] for row in x]                          # [n][in+1]
     z = matmul_t(x, net["W1"])                                          # [n][hidden]     x . W1^T
     h = [[0.0 if v <= 0.0 else v for v in row] + [1.0] for row in z]    # [n][hidden+1]   relu(z)
@@ -122,8 +118,7 @@ def init_model(patch_size=2, num_patches=4, embed_dim=EMBED_DIM, hidden_dim=HIDD
 
 def sizes(model):
     """(patch_size, K, D) of a model, read off its weights. ValueError if it is none."""
-    check(isinstance(model, dict), "a model is the dict that init_model() returns and train() "
-          f"changes, got a {type(model).__name__} (train() returns its losses)")
+    check(isinstance(model, dict), f"a model is init_model()'s dict, got {type(model).__name__}")
     P, (W1, W2) = len(model["context_encoder"]["W1"][0]) - 1, model["predictor"].values()
     return math.isqrt(P), len(W1[0]) - 1 - len(W2), len(W2)
 
@@ -141,7 +136,6 @@ def average(embeddings):
 # perfectly. That is total collapse. Two terms stand against it (VICReg: Bardes, Ponce, LeCun 2022).
 # Over all context patches of a minibatch, Var asks each dimension of their embeddings to vary. Cov
 # asks no two to be correlated, or all might vary along one line: dimensional collapse.
-
 def covariance(embeddings):
     """n embeddings [n][D] -> z [n][D], less their mean, and C [D][D], their covariances (eq. 3)."""
     mean = average(embeddings)
@@ -157,13 +151,10 @@ def variance_covariance(embeddings, var_weight, cov_weight, gamma):
     d_variance = [-var_weight / (2.0 * sd) / D if sd < gamma else 0.0 for sd in sds]
     cov = sum(C[i][j] * C[i][j] for i in dims for j in dims if i != j) / D
     dC = [[cov_weight * 2.0 * C[i][j] / D if i != j else d_variance[i] for j in dims] for i in dims]
-    # C = z^T . z / (n-1), and dC is symmetric, so dz = 2 z . dC / (n-1). What flows back through
-    # the mean is the mean of dz: 0, as the mean of z is.
+    # C = z^T . z / (n-1), so dz = 2 z . dC / (n-1); what flows through the mean, their sum, is 0
     return var, cov, matmul_t(z, [[v * 2.0 / max(1, len(z) - 1) for v in row] for row in dC])
 
-# Now a minibatch, forward and backward: the heart of the file. The backward half is the forward
-# half, mirrored, but for one call that is missing.
-
+# ---- The heart: a minibatch forward and, mirrored, backward; one call is missing -----------------
 def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEIGHT,
                        cov_weight=COV_WEIGHT, gamma=GAMMA, stop_gradient=True):
     """The loss of a minibatch, and its gradient. batch has (patches [K][P], context_mask,
@@ -194,16 +185,15 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
 
     # Backward: the predictor, the mean of each image's context (shared equally), its encoder.
     d_predictor, dx = mlp_backward(model["predictor"], pred_saved, d_predictions, with_dx=True)
-    d_avg = [[sum(column) for column in zip(*rows)] for rows in grouped(dx, t_image).values()]
-    d_embs = [[d + a / x_image.count(b) for d, a in zip(row, d_avg[b])]
-              for b, row in zip(x_image, d_embs)]                                 # [n][D]
+    d_avg = [[sum(column) / x_image.count(b) for column in zip(*rows)]
+             for b, rows in grouped(dx, t_image).items()]                         # [images][D+K]
+    d_embs = [[d + a for d, a in zip(row, d_avg[b])] for b, row in zip(x_image, d_embs)]    # [n][D]
     d_encoder, _ = mlp_backward(model["context_encoder"], saved, d_embs)
     # Nobody calls mlp_backward for the target encoder, though Pred depends on it too. That is the
     # stop-gradient: predictions shall move towards targets, not targets towards predictions.
     if not stop_gradient:  # then it is called, and added, as if the two encoders were one
-        d_targets = [[-d for d in row] for row in d_predictions]                  # [m][D]
-        d_target_encoder, _ = mlp_backward(model["target_encoder"], target_saved, d_targets)
-        d_encoder = blend(1.0, d_encoder, 1.0, d_target_encoder)
+        d_target_encoder, _ = mlp_backward(model["target_encoder"], target_saved, d_predictions)
+        d_encoder = blend(1.0, d_encoder, -1.0, d_target_encoder)   # dPred/dt = -dPred/dp
     return ({"loss": loss, "pred": pred, "var": var, "cov": cov},
             {"context_encoder": d_encoder, "predictor": d_predictor})
 
@@ -211,9 +201,8 @@ MODEL = init_model()  # what the functions below use, and train() trains, if giv
 
 def ema_update(momentum=MOMENTUM, model=None):
     """target encoder <- momentum * itself + (1 - momentum) * context encoder: its only change."""
-    nets = model or MODEL
-    nets["target_encoder"] = blend(momentum, nets["target_encoder"],
-                                   1.0 - momentum, nets["context_encoder"])
+    m = model or MODEL
+    m["target_encoder"] = blend(momentum, m["target_encoder"], 1.0 - momentum, m["context_encoder"])
 
 def context_encode(patch, model=None):
     """A context patch [P] -> its embedding [D], by the encoder that gradient descent trains."""
@@ -232,8 +221,7 @@ def predict(avg_context, pos, model=None):
 def mse(predictions, targets):
     """The mean squared error over all numbers: [n][D], [n][D] -> a float."""
     check(len(predictions) == len(targets), "predictions and targets must be as many")
-    squares = [math.dist(p, t) ** 2 for p, t in zip(predictions, targets)]
-    return sum(squares) / len(squares) / len(targets[0])
+    return average([[math.dist(p, t) ** 2 / len(t)] for p, t in zip(predictions, targets)])[0]
 
 def jepa_forward(img, context_mask, target_mask, model=None):
     """Pred, the prediction loss, of one image. The masks list its context and target patches."""
@@ -250,13 +238,13 @@ def random_masks(num_patches, rng):
 def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size=BATCH_SIZE,
           pred_weight=PRED_WEIGHT, var_weight=VAR_WEIGHT, cov_weight=COV_WEIGHT, gamma=GAMMA,
           stop_gradient=True, rng=None, on_epoch=None, model=None):
-    """Train the model in place by stochastic gradient descent. Returns the losses of each epoch, and
-    hands them to on_epoch(epoch, losses, model). FloatingPointError when training diverges."""
+    """Train the model in place by stochastic gradient descent. Returns the losses of each epoch and
+    calls on_epoch(epoch, losses, model) after it. FloatingPointError when training diverges."""
     rng, model = random.Random(0) if rng is None else rng, model or MODEL
     (patch_size, K, _), weights = sizes(model), (pred_weight, var_weight, cov_weight)
     check(isinstance(rng, random.Random), f"rng must be a generator, as random.Random({rng!r}) is")
     check(epochs > 0 < lr and batch_size > 0 and 0 <= momentum <= 1 and gamma >= 0 <= min(weights)
-          and any(weights), "needed: epochs, batch_size, lr > 0; momentum 0 to 1; gamma, weights >= 0")
+          and any(weights), "epochs, batch_size, lr > 0; 0 <= momentum <= 1; weights, gamma >= 0")
     data = [extract_patches(img, patch_size, f"image {i}") for i, img in enumerate(images)]
     odd, history = [i for i, patches in enumerate(data) if len(patches) != K], []
     check(data and not odd, f"images must be cut into {K} patches each, unlike image {odd[:1]}")
@@ -275,15 +263,14 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
         total = sum(sum(row) for net in model.values() for W in net.values() for row in W)
         if not math.isfinite(total + history[-1]["loss"]):
             pixels = sum(sum(data, []), [])
-            raise FloatingPointError(f"training diverged in epoch {epoch}: pixels {min(pixels):g} to "
-                f"{max(pixels):g}, expected about -1 to 1; if so, try a smaller lr than {lr:g}")
+            raise FloatingPointError(f"training diverged in epoch {epoch}: pixels {min(pixels):g}"
+                f" to {max(pixels):g}, expected -1 to 1 or so; if they are, try a lower lr than {lr:g}")
         if on_epoch: on_epoch(epoch, history[-1], model)
     return history
 
 # ---- What was learned ----------------------------------------------------------------------------
 # A low loss proves nothing: a collapsed model has the lowest. So look at the embeddings of images
 # held out from training. Labels are used from here on, and only to measure.
-
 def embed_patches(img, model):
     """The embeddings of an image's patches by the target encoder: [height][width] -> [K][D]."""
     return mlp_forward(model["target_encoder"], extract_patches(img, sizes(model)[0]))[0]
@@ -293,7 +280,7 @@ def embed(img, model):
     return average(embed_patches(img, model))
 
 def guess_patches(img, candidates, model):
-    """(distance, candidate) for candidates [n][P], nearest to the prediction first, for each patch."""
+    """For each patch of an image the candidates [n][P], by distance to its prediction: [K][n]."""
     context = [context_encode(patch, model) for patch in extract_patches(img, sizes(model)[0])]
     embs, K = [target_encode(patch, model) for patch in candidates], range(len(context))
     predictions = [predict(average(context[:k] + context[k + 1:]), k, model) for k in K]
@@ -305,7 +292,7 @@ def spread(embeddings):
     return math.sqrt(sum(C[d][d] for d in range(len(C))) / len(C))
 
 def effective_rank(embeddings):
-    """How many dimensions embeddings use, (sum of C_ii)^2 / sum of C_ij^2: 1 if they form a line."""
+    """How many dimensions they use, (sum of C_ii)^2 / sum of C_ij^2: D at most, 1 on a line."""
     C = covariance(embeddings)[1]
     trace = sum(C[d][d] for d in range(len(C)))
     return trace and 1.0 / sum(v / trace * (v / trace) for row in C for v in row)
@@ -335,7 +322,7 @@ def linear_probe(train_x, train_labels, x):
     return [classes[row.index(max(row))] for row in scores]
 
 def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
-    """Accuracy on x [n][D], 0 to 1, given per_class labels of each class: mean over random draws."""
+    """Accuracy on rows x [n][D], 0 to 1, given per_class labels a class: mean over random draws."""
     members, total = grouped(range(len(x)), labels), 0.0
     x, labels = list(x), list(labels)  # by position, which the index of a pandas.Series is not
     for c, rows in members.items():
@@ -343,7 +330,7 @@ def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
     for _ in range(draws):
         known = [i for rows in members.values() for i in rng.sample(rows, per_class)]
         rest = sorted({*range(len(x))} - {*known})
-        answers = classifier(*([v[i] for i in known] for v in (x, labels)), [x[i] for i in rest])
+        answers = classifier(*[[v[i] for i in known] for v in (x, labels)], [x[i] for i in rest])
         total += sum(answer == labels[i] for answer, i in zip(answers, rest)) / len(rest)
     return total / draws
 
@@ -355,11 +342,11 @@ def draw_data(seed):
     return (images, *zip(*[draw_image(name, rng) for name in labels]), labels)
 
 def fit(seed, images, epochs, report=None, pred=1, var=1, cov=1, ema=1, stop_gradient=True):
-    """A model, trained with the settings above as they are now, and its losses; times 0 is off."""
+    """A model trained with the settings above as they are now, parts times 0 off, and its losses."""
     model = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
-    return model, train(images, epochs, LEARNING_RATE, ema * MOMENTUM, BATCH_SIZE,
-                        pred * PRED_WEIGHT, var * VAR_WEIGHT, cov * COV_WEIGHT, GAMMA, stop_gradient,
-                        random.Random(seed), report, model)
+    weights = pred * PRED_WEIGHT, var * VAR_WEIGHT, cov * COV_WEIGHT
+    return model, train(images, epochs, LEARNING_RATE, ema * MOMENTUM, BATCH_SIZE, *weights, GAMMA,
+                        stop_gradient, random.Random(seed), report, model)
 
 def clean_image(name):
     """A pattern at its mean contrast, with neither coins nor noise: [4][4]."""
@@ -378,9 +365,10 @@ def measure(model, data, seed):
     both = explained_share(rows, [(name, c) for name, four in zip(labels, coins) for c in four])
     accuracy = [few_label_accuracy(classifier, x, labels, n, random.Random(seed))
                 for classifier, n in ((nearest_mean, 1), (nearest_mean, 5), (linear_probe, 50))]
-    pairs = [p for name in labels for p in clean_pairs(name)]
-    guesses = [g for img in held_out for g in guess_patches(img, {*()}.union(*pairs), model or MODEL)]
-    named = [{patch for _, patch in guess[:len(pair)]} == pair for guess, pair in zip(guesses, pairs)]
+    pairs = [pair for name in labels for pair in clean_pairs(name)]
+    candidates = {patch for pair in pairs for patch in pair}
+    guesses = [g for img in held_out if model for g in guess_patches(img, candidates, model)]
+    named = [{patch for _, patch in g[:len(pair)]} == pair for g, pair in zip(guesses, pairs)]
     return (*accuracy, pattern, both - pattern, sum(named) / len(named) if model else math.nan)
 
 def show(images):
@@ -390,7 +378,7 @@ def show(images):
 
 def demo(seed, epochs):
     """What `python3 jepa.py` prints."""
-    data = images, held_out, _, labels = draw_data(seed)
+    data = images, held_out, _, _ = draw_data(seed)
     clean = {name: clean_image(name) for name in PATTERNS}
     print("VibeML Micro JEPA - Learning Representations via Prediction\n" + "=" * 60)
     print(f"\nGenerated {len(images)} training images (4x4)\nArchitecture: 2x2 patches -> "
@@ -398,18 +386,16 @@ def demo(seed, epochs):
     show(clean.values())
     print("\nA training image of each: some patches are negatives; ?? is hidden, to be predicted")
     show([img[:2] + [row[:2] + [None, None] for row in img[2:]] for img in images[:len(clean)]])
-
+    weights = PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT
     print(f"\nTraining for {epochs} epochs...\nLearning rate: {LEARNING_RATE}, EMA momentum: {MOMENTUM}")
-    print(f"Loss: {PRED_WEIGHT:g} Pred + {VAR_WEIGHT:g} Var + {COV_WEIGHT:g} Cov. Rank: dimensions in "
-          f"use, of {EMBED_DIM}\n" + "-" * 60, flush=True)
+    print("Loss: {:g} Pred + {:g} Var + {:g} Cov. Rank: dimensions in use\n".format(*weights) + "-" * 60)
     def report(epoch, losses, model):
         if epoch % 10 and epoch not in (1, epochs): return
-        loss, pred, var, cov = losses.values()
+        pred, var, cov = [w * losses[term] for w, term in zip(weights, ("pred", "var", "cov"))]
         rank = effective_rank([row for img in images for row in embed_patches(img, model)])
-        print(f"Epoch {epoch:4} | Loss: {loss:.4f} | Pred: {PRED_WEIGHT * pred:.4f} | Var: "
-              f"{VAR_WEIGHT * var:.4f} | Cov: {COV_WEIGHT * cov:.4f} | Rank: {rank:.2f}", flush=True)
+        print(f"Epoch {epoch:4} | Loss: {losses['loss']:.4f} | Pred: {pred:.4f} | Var: {var:.4f}",
+              f"| Cov: {cov:.4f} | Rank: {rank:.2f}", flush=True)
     model, _ = fit(seed, images, epochs, report)
-
     print("\nRepresentation Quality Test\n" + "=" * 60 + "\nEmbeddings for different patterns:")
     embs = {name: embed(img, model) for name, img in clean.items()}
     for name, a in embs.items(): print(f"{name:12}: [" + ", ".join(f"{v:6.3f}" for v in a) + "]")
@@ -417,43 +403,42 @@ def demo(seed, epochs):
     for name, a in embs.items():
         cosines = [dot(a, b) / (math.hypot(*a) * math.hypot(*b) or math.nan) for b in embs.values()]
         print(f"{name:10}", *[f"{cosine:11.3f}" for cosine in cosines])
-
-    print("\nHidden patches, and the three of all clean patches that are nearest to the prediction,\n"
-          "with their distances: it names the patch and its negative, as it knows what, not which sign")
-    candidates = set().union(*[pair for name in PATTERNS for pair in clean_pairs(name)])
+    print("\nA hidden patch, and the clean patches nearest to its prediction, with their distances:\n"
+          "the patch and its negative come first, in either order. It knows what, not which sign.")
+    candidates = {patch for name in PATTERNS for pair in clean_pairs(name) for patch in pair}
     for img in held_out[:300:100]:
         nearest = guess_patches(img, candidates, model)[3][:3]
         print("hidden  " + "".join(f"{distance:8.2f}" for distance, _ in nearest))
-        show([[patch[:2], patch[2:]] for patch in (extract_patches(img)[3], *[p for _, p in nearest])])
-
-    print("\nHeld-out images named right, with 1 and 5 labels a pattern (nearest mean) and 50 (probe),\n"
-          f"chance {1 / len(clean):.0%}; variance of patches that is pattern and coin; patches named as above")
-    print(" " * 18 + "".join(f"{key:>10}" for key in ("1", "5", "50", "pattern", "coin", "patches")))
+        show([[p[:2], p[2:]] for p in (extract_patches(img)[3], *(patch for _, patch in nearest))])
+    print(f"\nHeld-out images named right with 1, 5 (nearest mean), 50 labels a pattern (probe), chance "
+          f"{1 / len(clean):.0%}.\nVariance of patches that is pattern, or coin. Hidden patches named as "
+          f"above.\n{'':18}{1:10}{5:10}{50:10}{'pattern':>10}{'coin':>10}{'hidden':>10}")
     untrained = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
     control, _ = fit(seed, images, CONTROL_EPOCHS, pred=0)
-    for name, net in {"pixels": None, "untrained": untrained, "Var + Cov alone": control, "JEPA": model}.items():
+    rows = {"pixels": None, "untrained": untrained, "Var + Cov alone": control, "JEPA": model}
+    for name, net in rows.items():
         figures = measure(net, data, seed)
         print(f"{name:18}" + "".join(f"{v:10.1%}" for v in figures).replace("nan%", "   -"))
     print(f"\nLinear Probe Test: {100 * figures[2]:.4g}% accuracy on downstream classification!")
 
-VARIANTS = {"everything on": {}, "no prediction": {"pred": 0}, "no EMA": {"ema": 0},
-            "no stop-gradient": {"stop_gradient": False}, "no Cov": {"cov": 0},
-            "no Var + Cov": {"var": 0, "cov": 0},
-            "none of the four": {"var": 0, "cov": 0, "ema": 0, "stop_gradient": False}}
+VARIANTS = {
+    "everything on": {}, "no prediction": {"pred": 0}, "no stop-gradient": {"stop_gradient": False},
+    "no EMA": {"ema": 0}, "no Cov": {"cov": 0}, "no Var + Cov": {"var": 0, "cov": 0},
+    "none of the four": {"stop_gradient": False, "ema": 0, "var": 0, "cov": 0}}
 
 def collapse(seed, epochs):
     """What `python3 jepa.py --collapse` prints."""
     data = images, held_out, _, _ = draw_data(seed)
-    print("Why does it not collapse, and how would you notice? Take parts away, and look\n" + "=" * 80
-          + "\nTotal collapse: all embeddings become alike; their spread is below 10% of the untrained."
-          f"\nDimensional collapse: they vary along few lines; their rank is below {EMBED_DIM / 2:g} of "
-          f"{EMBED_DIM}.\nEach row: {epochs} epochs from one start. 1 label: accuracy, chance "
-          f"{1 / len(PATTERNS):.0%}.\n\n{'':18}{'Pred':>8}{'spread':>8}{'rank':>6}{'1 label':>9}  verdict")
+    print("Why does it not collapse, and how would you notice? Take parts away, and look\n" + 60 * "=")
+    print("Total collapse: embeddings are alike, their spread is below 10% of what it was untrained."
+          f"\nDimensional collapse: they lie along few lines, rank below {EMBED_DIM / 2:g} of {EMBED_DIM}."
+          f"\n{epochs} epochs a row. 1 label: accuracy, chance {1 / len(PATTERNS):.0%}.\n\n{'':18}"
+          f"{'Pred':>8}{'spread':>8}{'rank':>6}{'1 label':>9}  verdict")
     embs = lambda model: [row for img in held_out for row in embed_patches(img, model)]
     before = spread(embs(init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))))
-    for name, changes in VARIANTS.items():
+    for name, off in VARIANTS.items():
         try:
-            model, losses = fit(seed, images, epochs, **changes)
+            model, losses = fit(seed, images, epochs, **off)
         except FloatingPointError:
             print(f"{name:18}{'diverged':>8}", flush=True)
             continue
@@ -470,10 +455,10 @@ def main():
     parser.add_argument("--epochs", type=int, help="passes over the training images, 1 or more")
     parser.add_argument("--collapse", action="store_true", help="take parts away, watch what dies")
     options = parser.parse_args()
-    if (options.epochs or 1) < 1 or options.epochs == 0: parser.error("--epochs must be 1 or more")
     for name in {"SIGINT", "SIGPIPE"} & {*dir(signal)}:  # Ctrl-C and | head end it quietly
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     run, epochs = (collapse, COLLAPSE_EPOCHS) if options.collapse else (demo, EPOCHS)
-    run(options.seed, options.epochs or epochs)
+    epochs = epochs if options.epochs is None else options.epochs
+    run(options.seed, epochs) if epochs > 0 else parser.error("--epochs must be 1 or more")
 
 if __name__ == "__main__" and ("__file__" in globals() or not hasattr(sys, "ps1")): main()
