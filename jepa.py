@@ -26,8 +26,7 @@ if sys.version_info < (3, 8): sys.exit("jepa.py needs Python 3.8 or newer")
 # ---- Settings: change one and run the demo again -------------------------------------------------
 NUM_IMAGES = 200        # training images, as many of each pattern
 EMBED_DIM, HIDDEN_DIM = 6, 24  # D: numbers in an embedding; H: hidden units of each network
-EPOCHS = 120            # passes over the training images
-BATCH_SIZE = 5          # images in a minibatch; each minibatch makes one gradient step
+EPOCHS, BATCH_SIZE = 120, 5    # passes over the images; images in a minibatch, which is one step
 LEARNING_RATE = 0.02    # a step is this times the gradient
 MOMENTUM = 0.99         # what the target encoder keeps of itself at each step
 PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT = 70.0, 10.0, 20.0  # of the three terms of the loss
@@ -264,7 +263,7 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
         if not math.isfinite(total + history[-1]["loss"]):
             pixels = sum(sum(data, []), [])
             raise FloatingPointError(f"training diverged in epoch {epoch}: pixels {min(pixels):g}"
-                f" to {max(pixels):g}, expected -1 to 1 or so; if they are, try a lower lr than {lr:g}")
+                f" to {max(pixels):g}, expected -1 to 1 or so; if so, try a smaller lr than {lr:g}")
         if on_epoch: on_epoch(epoch, history[-1], model)
     return history
 
@@ -281,10 +280,10 @@ def embed(img, model):
 
 def guess_patches(img, candidates, model):
     """For each patch of an image the candidates [n][P], by distance to its prediction: [K][n]."""
-    context = [context_encode(patch, model) for patch in extract_patches(img, sizes(model)[0])]
-    embs, K = [target_encode(patch, model) for patch in candidates], range(len(context))
-    predictions = [predict(average(context[:k] + context[k + 1:]), k, model) for k in K]
-    return [sorted((math.dist(p, e), c) for e, c in zip(embs, candidates)) for p in predictions]
+    embs = [(target_encode(patch, model), patch) for patch in candidates]
+    seen = [context_encode(patch, model) for patch in extract_patches(img, sizes(model)[0])]
+    predictions = [predict(average(seen[:k] + seen[k + 1:]), k, model) for k in range(len(seen))]
+    return [sorted((math.dist(p, emb), patch) for emb, patch in embs) for p in predictions]
 
 def spread(embeddings):
     """The standard deviation of n embeddings [n][D], root mean square over dimensions."""
@@ -325,8 +324,7 @@ def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
     """Accuracy on rows x [n][D], 0 to 1, given per_class labels a class: mean over random draws."""
     members, total = grouped(range(len(x)), labels), 0.0
     x, labels = list(x), list(labels)  # by position, which the index of a pandas.Series is not
-    for c, rows in members.items():
-        check(0 < per_class < len(rows), f"class {c!r} has {len(rows)} rows, not above {per_class}")
+    for c, m in members.items(): check(0 < per_class < len(m), f"class {c!r} has {len(m)} rows")
     for _ in range(draws):
         known = [i for rows in members.values() for i in rng.sample(rows, per_class)]
         rest = sorted({*range(len(x))} - {*known})
@@ -342,7 +340,7 @@ def draw_data(seed):
     return (images, *zip(*[draw_image(name, rng) for name in labels]), labels)
 
 def fit(seed, images, epochs, report=None, pred=1, var=1, cov=1, ema=1, stop_gradient=True):
-    """A model trained with the settings above as they are now, parts times 0 off, and its losses."""
+    """A model trained with the settings above, as they are now (times 0: off), and its losses."""
     model = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
     weights = pred * PRED_WEIGHT, var * VAR_WEIGHT, cov * COV_WEIGHT
     return model, train(images, epochs, LEARNING_RATE, ema * MOMENTUM, BATCH_SIZE, *weights, GAMMA,
@@ -386,15 +384,15 @@ def demo(seed, epochs):
     show(clean.values())
     print("\nA training image of each: some patches are negatives; ?? is hidden, to be predicted")
     show([img[:2] + [row[:2] + [None, None] for row in img[2:]] for img in images[:len(clean)]])
-    weights = PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT
-    print(f"\nTraining for {epochs} epochs...\nLearning rate: {LEARNING_RATE}, EMA momentum: {MOMENTUM}")
-    print("Loss: {:g} Pred + {:g} Var + {:g} Cov. Rank: dimensions in use\n".format(*weights) + "-" * 60)
+    weights = {"pred": PRED_WEIGHT, "var": VAR_WEIGHT, "cov": COV_WEIGHT}
+    print("\nTraining for {} epochs...\nLearning rate: {}, EMA momentum: {}\nLoss: {:g} Pred + "
+          "{:g} Var + {:g} Cov\n".format(epochs, LEARNING_RATE, MOMENTUM, *weights.values()) + 60 * "-")
     def report(epoch, losses, model):
         if epoch % 10 and epoch not in (1, epochs): return
-        pred, var, cov = [w * losses[term] for w, term in zip(weights, ("pred", "var", "cov"))]
+        pred, var, cov = [weights[term] * losses[term] for term in weights]
         rank = effective_rank([row for img in images for row in embed_patches(img, model)])
         print(f"Epoch {epoch:4} | Loss: {losses['loss']:.4f} | Pred: {pred:.4f} | Var: {var:.4f}",
-              f"| Cov: {cov:.4f} | Rank: {rank:.2f}", flush=True)
+              f"| Cov: {cov:.4f} | Rank: {rank:.2f} of {EMBED_DIM}", flush=True)
     model, _ = fit(seed, images, epochs, report)
     print("\nRepresentation Quality Test\n" + "=" * 60 + "\nEmbeddings for different patterns:")
     embs = {name: embed(img, model) for name, img in clean.items()}
@@ -403,20 +401,19 @@ def demo(seed, epochs):
     for name, a in embs.items():
         cosines = [dot(a, b) / (math.hypot(*a) * math.hypot(*b) or math.nan) for b in embs.values()]
         print(f"{name:10}", *[f"{cosine:11.3f}" for cosine in cosines])
-    print("\nA hidden patch, and the clean patches nearest to its prediction, with their distances:\n"
+    print("\nA hidden patch, and the clean patches nearest to its prediction, with distances:\n"
           "the patch and its negative come first, in either order. It knows what, not which sign.")
     candidates = {patch for name in PATTERNS for pair in clean_pairs(name) for patch in pair}
     for img in held_out[:300:100]:
         nearest = guess_patches(img, candidates, model)[3][:3]
         print("hidden  " + "".join(f"{distance:8.2f}" for distance, _ in nearest))
         show([[p[:2], p[2:]] for p in (extract_patches(img)[3], *(patch for _, patch in nearest))])
-    print(f"\nHeld-out images named right with 1, 5 (nearest mean), 50 labels a pattern (probe), chance "
-          f"{1 / len(clean):.0%}.\nVariance of patches that is pattern, or coin. Hidden patches named as "
-          f"above.\n{'':18}{1:10}{5:10}{50:10}{'pattern':>10}{'coin':>10}{'hidden':>10}")
+    print("\nImages named with 1, 5 (nearest mean) and 50 labels a pattern (probe), chance {:.0%}.\n"
+          "Variance of patches that is pattern, and coin. Hidden patches named.\n{:>28}{:10}{:10}{:>10}"
+          "{:>10}{:>10}".format(1 / len(clean), "1", 5, 50, "pattern", "coin", "hidden"))
     untrained = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
-    control, _ = fit(seed, images, CONTROL_EPOCHS, pred=0)
-    rows = {"pixels": None, "untrained": untrained, "Var + Cov alone": control, "JEPA": model}
-    for name, net in rows.items():
+    for name, net in (("pixels", None), ("untrained", untrained), ("Var + Cov alone", fit(
+            seed, images, CONTROL_EPOCHS, pred=0)[0]), ("JEPA", model)):
         figures = measure(net, data, seed)
         print(f"{name:18}" + "".join(f"{v:10.1%}" for v in figures).replace("nan%", "   -"))
     print(f"\nLinear Probe Test: {100 * figures[2]:.4g}% accuracy on downstream classification!")
@@ -429,22 +426,21 @@ VARIANTS = {
 def collapse(seed, epochs):
     """What `python3 jepa.py --collapse` prints."""
     data = images, held_out, _, _ = draw_data(seed)
-    print("Why does it not collapse, and how would you notice? Take parts away, and look\n" + 60 * "=")
-    print("Total collapse: embeddings are alike, their spread is below 10% of what it was untrained."
-          f"\nDimensional collapse: they lie along few lines, rank below {EMBED_DIM / 2:g} of {EMBED_DIM}."
-          f"\n{epochs} epochs a row. 1 label: accuracy, chance {1 / len(PATTERNS):.0%}.\n\n{'':18}"
-          f"{'Pred':>8}{'spread':>8}{'rank':>6}{'1 label':>9}  verdict")
+    print("Why does it not collapse, and how would you notice? Take parts away, look\n" + "=" * 60)
+    print("Total collapse: embeddings are alike, spread below 10% of the untrained. Dimensional:\n"
+          "along few lines, rank below {:g} of {}. {} epochs a row. 1 label: chance {:.0%}.\n\n{:22}Pred"
+          "  spread  rank  1 label  verdict".format(EMBED_DIM / 2, EMBED_DIM, epochs, 1 / len(PATTERNS), ""))
     embs = lambda model: [row for img in held_out for row in embed_patches(img, model)]
     before = spread(embs(init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))))
     for name, off in VARIANTS.items():
         try:
             model, losses = fit(seed, images, epochs, **off)
         except FloatingPointError:
-            print(f"{name:18}{'diverged':>8}", flush=True)
+            print(f"{name:18}diverged", flush=True)
             continue
         share, rank = spread(embs(model)) / before, effective_rank(embs(model))
-        verdict = ("TOTAL COLLAPSE" if share < 0.1 else
-                   "DIMENSIONAL COLLAPSE" if rank < EMBED_DIM / 2 else "alive")
+        verdict = ("alive" if share >= 0.1 and rank >= EMBED_DIM / 2 else  # so NaN is never alive
+                   "TOTAL COLLAPSE" if share < 0.1 else "DIMENSIONAL COLLAPSE")
         print(f"{name:18}{losses[-1]['pred']:8.4f}{share:8.2f}{rank:6.2f}"
               f"{measure(model, data, seed)[0]:9.1%}  {verdict}", flush=True)
 
