@@ -25,13 +25,13 @@ if sys.version_info < (3, 8): sys.exit("jepa.py needs Python 3.8 or newer")
 
 # ---- Settings: change one and run the demo again -------------------------------------------------
 NUM_IMAGES = 200        # training images, as many of each pattern
-EMBED_DIM, HIDDEN_DIM = 6, 24  # D: numbers in an embedding; H: hidden units of each network
-EPOCHS, BATCH_SIZE = 120, 5    # passes over the images; images in a minibatch, which is one step
+EMBED_DIM, HIDDEN_DIM = 6, 40  # D: numbers in an embedding; H: hidden units of each network
+EPOCHS, BATCH_SIZE = 90, 5     # passes over the images; images in a minibatch, which is one step
 LEARNING_RATE = 0.02    # a step is this times the gradient
 MOMENTUM = 0.99         # what the target encoder keeps of itself at each step
-PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT = 70.0, 10.0, 20.0  # of the three terms of the loss
+PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT = 75.0, 10.0, 40.0  # of the three terms of the loss
 GAMMA, EPS = 0.4, 1e-4  # Var asks each dimension for this sd; EPS keeps its square root smooth at 0
-COLLAPSE_EPOCHS, CONTROL_EPOCHS = 60, 30  # of each row of --collapse; of the demo's Var + Cov alone
+COLLAPSE_EPOCHS, CONTROL_EPOCHS = 45, 20  # of each row of --collapse; of the demo's Var + Cov alone
 
 # ---- Data: images and patches --------------------------------------------------------------------
 # Four patterns. In an image each of its four patches is, by a coin of its own, left as it is or
@@ -167,21 +167,18 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
         context += [(b, patches[i]) for i in context_mask]                        # n rows
         targets += [(b, i, patches[i]) for i in target_mask]                      # m rows
     (x_image, x), (t_image, _, x_target) = zip(*context), zip(*targets)
-
     # Forward: the two encoders, the mean of each image's context, the predictor.
     embs, saved = mlp_forward(model["context_encoder"], x)                        # [n][D]
     target_embs, target_saved = mlp_forward(model["target_encoder"], x_target)    # [m][D]
     avg_context = [average(rows) for rows in grouped(embs, x_image).values()]     # [images][D]
     x_pred = [[*avg_context[b], *(float(i == pos) for i in range(K))] for b, pos, _ in targets]
     predictions, pred_saved = mlp_forward(model["predictor"], x_pred)             # [m][D]
-
     # The loss, and under each term its derivative.
     errors = [[p - t for p, t in zip(*rows)] for rows in zip(predictions, target_embs)]
     pred = sum(dot(row, row) for row in errors) / (len(errors) * D)
     d_predictions = [[pred_weight * 2.0 * e / (len(errors) * D) for e in row] for row in errors]
     var, cov, d_embs = variance_covariance(embs, var_weight, cov_weight, gamma)   # d: [n][D]
     loss = pred_weight * pred + var_weight * var + cov_weight * cov
-
     # Backward: the predictor, the mean of each image's context (shared equally), its encoder.
     d_predictor, dx = mlp_backward(model["predictor"], pred_saved, d_predictions, with_dx=True)
     d_avg = [[sum(column) / x_image.count(b) for column in zip(*rows)]
@@ -242,8 +239,8 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
     rng, model = random.Random(0) if rng is None else rng, model or MODEL
     (patch_size, K, _), weights = sizes(model), (pred_weight, var_weight, cov_weight)
     check(isinstance(rng, random.Random), f"rng must be a generator, as random.Random({rng!r}) is")
-    check(epochs > 0 < lr and batch_size > 0 and 0 <= momentum <= 1 and gamma >= 0 <= min(weights)
-          and any(weights), "epochs, batch_size, lr > 0; 0 <= momentum <= 1; weights, gamma >= 0")
+    check(epochs > 0 < lr and batch_size > 0 and 0 <= momentum <= 1 and min(gamma, *weights) >= 0,
+          "epochs, batch_size and lr must be above 0, momentum 0 to 1, weights 0 or more")
     data = [extract_patches(img, patch_size, f"image {i}") for i, img in enumerate(images)]
     odd, history = [i for i, patches in enumerate(data) if len(patches) != K], []
     check(data and not odd, f"images must be cut into {K} patches each, unlike image {odd[:1]}")
@@ -341,10 +338,10 @@ def draw_data(seed):
 
 def fit(seed, images, epochs, report=None, pred=1, var=1, cov=1, ema=1, stop_gradient=True):
     """A model trained with the settings above, as they are now (times 0: off), and its losses."""
-    model = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
-    weights = pred * PRED_WEIGHT, var * VAR_WEIGHT, cov * COV_WEIGHT
+    rng, weights = random.Random(seed), (pred * PRED_WEIGHT, var * VAR_WEIGHT, cov * COV_WEIGHT)
+    model = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, rng)
     return model, train(images, epochs, LEARNING_RATE, ema * MOMENTUM, BATCH_SIZE, *weights, GAMMA,
-                        stop_gradient, random.Random(seed), report, model)
+                        stop_gradient, rng, report, model)
 
 def clean_image(name):
     """A pattern at its mean contrast, with neither coins nor noise: [4][4]."""
@@ -377,22 +374,22 @@ def show(images):
 def demo(seed, epochs):
     """What `python3 jepa.py` prints."""
     data = images, held_out, _, _ = draw_data(seed)
-    clean = {name: clean_image(name) for name in PATTERNS}
+    clean, weights = {p: clean_image(p) for p in PATTERNS}, (PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT)
     print("VibeML Micro JEPA - Learning Representations via Prediction\n" + "=" * 60)
     print(f"\nGenerated {len(images)} training images (4x4)\nArchitecture: 2x2 patches -> "
           f"{EMBED_DIM}-dim embeddings\n\nThe patterns:", ", ".join(clean))
     show(clean.values())
     print("\nA training image of each: some patches are negatives; ?? is hidden, to be predicted")
     show([img[:2] + [row[:2] + [None, None] for row in img[2:]] for img in images[:len(clean)]])
-    weights = {"pred": PRED_WEIGHT, "var": VAR_WEIGHT, "cov": COV_WEIGHT}
-    print("\nTraining for {} epochs...\nLearning rate: {}, EMA momentum: {}\nLoss: {:g} Pred + "
-          "{:g} Var + {:g} Cov\n".format(epochs, LEARNING_RATE, MOMENTUM, *weights.values()) + 60 * "-")
+    print(f"\nTraining for {epochs} epochs...\nLearning rate: {LEARNING_RATE}, EMA momentum: "
+          f"{MOMENTUM}\nLoss: {PRED_WEIGHT:g} Pred + {VAR_WEIGHT:g} Var + {COV_WEIGHT:g} Cov. "
+          "Rank: dimensions in use\n" + "-" * 60, flush=True)
     def report(epoch, losses, model):
         if epoch % 10 and epoch not in (1, epochs): return
-        pred, var, cov = [weights[term] * losses[term] for term in weights]
+        pred, var, cov = [w * losses[term] for w, term in zip(weights, ("pred", "var", "cov"))]
         rank = effective_rank([row for img in images for row in embed_patches(img, model)])
         print(f"Epoch {epoch:4} | Loss: {losses['loss']:.4f} | Pred: {pred:.4f} | Var: {var:.4f}",
-              f"| Cov: {cov:.4f} | Rank: {rank:.2f} of {EMBED_DIM}", flush=True)
+              f"| Cov: {cov:.4f} | Rank: {rank:.2f}", flush=True)
     model, _ = fit(seed, images, epochs, report)
     print("\nRepresentation Quality Test\n" + "=" * 60 + "\nEmbeddings for different patterns:")
     embs = {name: embed(img, model) for name, img in clean.items()}
@@ -408,9 +405,9 @@ def demo(seed, epochs):
         nearest = guess_patches(img, candidates, model)[3][:3]
         print("hidden  " + "".join(f"{distance:8.2f}" for distance, _ in nearest))
         show([[p[:2], p[2:]] for p in (extract_patches(img)[3], *(patch for _, patch in nearest))])
-    print("\nImages named with 1, 5 (nearest mean) and 50 labels a pattern (probe), chance {:.0%}.\n"
-          "Variance of patches that is pattern, and coin. Hidden patches named.\n{:>28}{:10}{:10}{:>10}"
-          "{:>10}{:>10}".format(1 / len(clean), "1", 5, 50, "pattern", "coin", "hidden"))
+    print("\nImages named with 1, 5 (nearest mean) and 50 labels a pattern (probe); chance: "
+          f"{1 / len(clean):.0%}.\nShare of patch variance that is pattern, coin; hidden patches named.\n"
+          f"{'':18}{1:10}{5:10}{50:10}{'pattern':>10}{'coin':>10}{'hidden':>10}")
     untrained = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
     for name, net in (("pixels", None), ("untrained", untrained), ("Var + Cov alone", fit(
             seed, images, CONTROL_EPOCHS, pred=0)[0]), ("JEPA", model)):
@@ -423,26 +420,29 @@ VARIANTS = {
     "no EMA": {"ema": 0}, "no Cov": {"cov": 0}, "no Var + Cov": {"var": 0, "cov": 0},
     "none of the four": {"stop_gradient": False, "ema": 0, "var": 0, "cov": 0}}
 
+def verdict(share, rank):
+    """Of a spread as a share of the untrained, and a rank. (A NaN is never alive.)"""
+    if share >= 0.1 and rank >= EMBED_DIM / 2: return "alive"
+    return "TOTAL COLLAPSE" if share < 0.1 else "DIMENSIONAL COLLAPSE"
+
 def collapse(seed, epochs):
     """What `python3 jepa.py --collapse` prints."""
     data = images, held_out, _, _ = draw_data(seed)
     print("Why does it not collapse, and how would you notice? Take parts away, look\n" + "=" * 60)
     print("Total collapse: embeddings are alike, spread below 10% of the untrained. Dimensional:\n"
-          "along few lines, rank below {:g} of {}. {} epochs a row. 1 label: chance {:.0%}.\n\n{:22}Pred"
-          "  spread  rank  1 label  verdict".format(EMBED_DIM / 2, EMBED_DIM, epochs, 1 / len(PATTERNS), ""))
+          f"on few lines, rank below {EMBED_DIM / 2:g} of {EMBED_DIM}. 1 label: accuracy, chance "
+          f"{1 / len(PATTERNS):.0%}. {epochs} epochs a row.\n")
+    print(f"{'':22}Pred  spread  rank  1 label  verdict")
     embs = lambda model: [row for img in held_out for row in embed_patches(img, model)]
     before = spread(embs(init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))))
     for name, off in VARIANTS.items():
-        try:
-            model, losses = fit(seed, images, epochs, **off)
+        try: model, losses = fit(seed, images, epochs, **off)
         except FloatingPointError:
             print(f"{name:18}diverged", flush=True)
             continue
         share, rank = spread(embs(model)) / before, effective_rank(embs(model))
-        verdict = ("alive" if share >= 0.1 and rank >= EMBED_DIM / 2 else  # so NaN is never alive
-                   "TOTAL COLLAPSE" if share < 0.1 else "DIMENSIONAL COLLAPSE")
         print(f"{name:18}{losses[-1]['pred']:8.4f}{share:8.2f}{rank:6.2f}"
-              f"{measure(model, data, seed)[0]:9.1%}  {verdict}", flush=True)
+              f"{measure(model, data, seed)[0]:9.1%}  {verdict(share, rank)}", flush=True)
 
 def main():
     """The command line."""

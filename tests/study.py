@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Repeat the demo over seeds: mean, worst and standard deviation of every figure that README quotes.
+"""Repeat the demo over seeds: mean, worst, standard deviation and seed 0 of every figure it shows.
 
-python3 tests/study.py --seeds 20               the demo's figures, beside its baselines
-python3 tests/study.py --seeds 10 --collapse    the rows of `jepa.py --collapse`
-python3 tests/study.py --seeds 200 --only JEPA  does any seed diverge?
+python3 tests/study.py --seeds 20                 JEPA and its baselines
+python3 tests/study.py --seeds 20 --collapse      the rows of `jepa.py --collapse`, at full length
+python3 tests/study.py --seeds 200 --only JEPA    does any seed fail?
 """
-
 import argparse
 import math
 import multiprocessing
@@ -16,170 +15,126 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import jepa
-from figure import principal_components
 
-ACCURACIES = ["1 label a class", "5 labels a class", "5 labels, probe", "50 labels, probe"]
-HIGHER_IS_WORSE = [
-    "brightness share",
-    "prediction error",
-    "cosine of different patterns",
-    "loss at epoch 50",
-    "loss at the end",
-    "Pred",
-]
+ACCURACIES = ["1 label", "5 labels", "probe, 50 labels"]
+FIGURES = ACCURACIES + ["pattern share", "coin share", "hidden patches named"]
+HIGHER_IS_WORSE = ["coin share", "Pred at epoch 10", "Pred at the end", "loss at epoch 5", "loss at the end"]
+VARIANTS = {"JEPA": {}, "Var + Cov alone": {"pred": 0}}
 
 
-def mean_patch(images, held_out, whiten):
-    """The mean patch of each held-out image, on the principal components of all training patches; with whiten
-    each component is scaled to variance 1. All are kept: as many as a patch has pixels."""
-    patches = [patch for img in images for patch in jepa.extract_patches(img)]
-    mean, covariance = jepa.average(patches), jepa.covariance(patches)[1]
-    components = principal_components(covariance, len(mean))
-    rows = []
-    for img in held_out:
-        centered = [v - m for v, m in zip(jepa.average(jepa.extract_patches(img)), mean)]
-        scores = [(jepa.dot(axis, centered), math.sqrt(variance)) for axis, variance in components]
-        rows.append([score / sd if whiten else score for score, sd in scores])
-    return rows
+def whiten(rows):
+    """Rows [n][d] with their mean taken away and their covariance C made the unit matrix: L^-1 . x,
+    where C = L . L^T (Cholesky)."""
+    z, C = jepa.covariance(rows)
+    d = len(C)
+    L = [[0.0] * d for _ in range(d)]
+    for i in range(d):
+        for j in range(i + 1):
+            rest = C[i][j] - sum(L[i][k] * L[j][k] for k in range(j))
+            L[i][j] = math.sqrt(rest) if i == j else rest / L[j][j]
+    white = []
+    for row in z:
+        y = []
+        for i in range(d):
+            y.append((row[i] - sum(L[i][k] * y[k] for k in range(i))) / L[i][i])
+        white.append(y)
+    return white
 
 
-def encoder_figures(model, held_out, labels, offsets, seed):
-    """What the demo measures of a model: accuracies, shares and effective rank."""
-    pattern, brightness = jepa.kept_and_dropped(model, held_out, labels, offsets)
-    *_, noisy, different = jepa.noise_cosines(model, seed)
-    error = jepa.prediction_error(model, held_out)
-    flat = [row for img in held_out for row in jepa.embed_patches(img, model)]
-    accuracies = jepa.accuracies([jepa.embed(img, model) for img in held_out], labels, seed)
-    return {
-        **dict(zip(ACCURACIES, accuracies)),
-        "pattern share": pattern,
-        "brightness share": brightness,
-        "effective rank": jepa.effective_rank(flat),
-        "prediction error": error,
-        "cosine with noise of sd 0.2": noisy,
-        "cosine of different patterns": different,
-    }
+def products(patch):
+    """The products of all pairs of pixels of a patch: the same for the patch and its negative."""
+    return [a * b for i, a in enumerate(patch) for b in patch[i:]]
+
+
+def features(method, images):
+    """The vector of each image, of a method that learns nothing."""
+    patches = [jepa.extract_patches(img) for img in images]
+    if method == "pixels":
+        return [sum(four, []) for four in patches]
+    if method == "pixel products, mean of patches":
+        return [jepa.average([products(patch) for patch in four]) for four in patches]
+    x = [jepa.average(four) for four in patches]
+    return whiten(x) if method == "mean patch, whitened" else x
+
+
+def accuracies(x, labels, seed):
+    classifiers = (jepa.nearest_mean, 1), (jepa.nearest_mean, 5), (jepa.linear_probe, 50)
+    return [jepa.few_label_accuracy(classifier, x, labels, n, random.Random(seed)) for classifier, n in classifiers]
 
 
 def measure(method, epochs, seed):
     """The figures of one method on one seed, as a dict; {} if its training diverged."""
-    images, held_out, labels, offsets = jepa.draw_data(seed)
-    if method == "pixels":
-        x = [[pixel for row in img for pixel in row] for img in held_out]
-        return dict(zip(ACCURACIES, jepa.accuracies(x, labels, seed)))
-    if method.startswith("mean patch"):
-        x = mean_patch(images, held_out, whiten=method == "mean patch, whitened")
-        return dict(zip(ACCURACIES, jepa.accuracies(x, labels, seed)))
-    model = jepa.init_model(rng=random.Random(seed))
-    if method == "untrained encoder":
-        return encoder_figures(model, held_out, labels, offsets, seed)
-    settings = {
-        "JEPA": {},
-        "Var + Cov alone": {"pred_weight": 0},
-        "prediction alone": {"var_weight": 0, "cov_weight": 0},
-        "no stop-gradient": {"stop_gradient": False},
-    }[method]
-    try:
-        history = jepa.train(
-            images,
-            epochs,
-            rng=random.Random(seed),
-            model=model,
-            on_epoch=lambda epoch, losses: jepa.round_weights(model),
-            **settings,
-        )
-    except FloatingPointError:
-        return {}
-    return {
-        **encoder_figures(model, held_out, labels, offsets, seed),
-        **({"loss at epoch 50": history[49]["loss"]} if epochs > 50 else {}),
-        "loss at the end": history[-1]["loss"],
-    }
-
-
-def measure_variant(name, epochs, seed):
-    """The figures of one row of --collapse on one seed, as a dict, with its verdict; {} if it diverged."""
-    try:
-        pred, _, share, rank, one_label, verdict = jepa.train_variant(seed, epochs, dict(jepa.VARIANTS)[name])
-    except FloatingPointError:
-        return {}
-    return {
-        "Pred": pred,
-        "spread of untrained": share,
-        "effective rank": rank,
-        "1 label a class": one_label,
-        "verdict": verdict,
-    }
+    data = images, held_out, _, labels = jepa.draw_data(seed)
+    untrained = jepa.init_model(2, 4, jepa.EMBED_DIM, jepa.HIDDEN_DIM, random.Random(seed))
+    losses = {}
+    if method == "untrained":
+        model = untrained
+    elif method in VARIANTS or method in jepa.VARIANTS:
+        off = VARIANTS[method] if method in VARIANTS else jepa.VARIANTS[method]
+        try:
+            model, history = jepa.fit(seed, images, epochs, **off)
+        except FloatingPointError:
+            return {}
+        early = min(epochs, 10) - 1
+        losses = {"Pred at epoch 10": history[early]["pred"], "Pred at the end": history[-1]["pred"],
+                  "loss at epoch 5": history[early // 2]["loss"], "loss at the end": history[-1]["loss"]}
+    else:
+        return dict(zip(ACCURACIES, accuracies(features(method, held_out), labels, seed)))
+    rows = [[row for img in held_out for row in jepa.embed_patches(img, net)] for net in (untrained, model)]
+    share, rank = jepa.spread(rows[1]) / jepa.spread(rows[0]), jepa.effective_rank(rows[1])
+    return {**dict(zip(FIGURES, jepa.measure(model, data, seed))), "spread of untrained": share,
+            "effective rank": rank, **losses, "verdict": jepa.verdict(share, rank)}
 
 
 def run(task):
-    function, name, epochs, seed = task
-    return name, seed, function(name, epochs, seed)
+    return task[0], task[2], measure(*task)
 
 
-def print_figures(name, results):
-    """A block of lines: a figure, its mean, worst and standard deviation over the seeds, and seed 0."""
+def print_figures(method, results):
+    """A block of lines: a figure, its mean, worst and sd over the seeds that did not diverge, seed 0."""
     done = [figures for figures in results if figures]
-    print(f"\n{name}{'':{40 - len(name)}}mean     worst        sd    seed 0")
+    print(f"\n{method}{'':{34 - len(method)}}mean     worst        sd    seed 0")
     for figure in [figure for figure in (done[0] if done else []) if figure != "verdict"]:
         values = [figures[figure] for figures in done]
         mean = sum(values) / len(values)
         sd = math.sqrt(sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1))
         worst = max(values) if figure in HIGHER_IS_WORSE else min(values)
-        print(f"    {figure:30}{mean:10.4f}{worst:10.4f}{sd:10.4f}{results[0].get(figure, math.nan):10.4f}")
-    if done and "verdict" in done[0]:
-        verdicts = [figures["verdict"] for figures in done]
-        print("    " + ", ".join(f"{verdict} {verdicts.count(verdict)}" for verdict in sorted(set(verdicts))))
-    if done and "loss at epoch 50" in done[0]:
-        falling = sum(figures["loss at the end"] < figures["loss at epoch 50"] for figures in done)
-        print(f"    loss lower at the end than at epoch 50: {falling} of {len(done)}")
-    print(f"    diverged: {len(results) - len(done)} of {len(results)}")
+        print(f"    {figure:24}{mean:10.4f}{worst:10.4f}{sd:10.4f}{results[0].get(figure, math.nan):10.4f}")
+    verdicts = [figures.get("verdict", "diverged") for figures in results]
+    if set(verdicts) != {"diverged"} or not done:
+        counts = [f"{v} {verdicts.count(v)}" for v in sorted(set(verdicts))]
+        print("    verdicts: " + ", ".join(counts))
+    below = sum(figures["1 label"] < 0.95 for figures in done)
+    print(f"    below 95 % with 1 label: {below} of {len(results)}")
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=20, metavar="N", help="seeds 0 to N-1 (default 20)")
-    parser.add_argument(
-        "--epochs", type=int, metavar="N", help="epochs of each training (default: jepa.py's)"
-    )
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=20, metavar="N", help="how many (default 20)")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="the first of them (default 0)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="of each training (default: the demo's)")
     parser.add_argument("--collapse", action="store_true", help="the rows of `jepa.py --collapse` instead")
     parser.add_argument("--only", metavar="METHOD", help="this method or row alone")
     options = parser.parse_args()
-    if options.collapse:
-        function, names, epochs = measure_variant, [name for name, _ in jepa.VARIANTS], jepa.COLLAPSE_EPOCHS
-    else:
-        function, epochs = measure, jepa.EPOCHS
-        names = [
-            "pixels",
-            "mean patch",
-            "mean patch, whitened",
-            "untrained encoder",
-            "prediction alone",
-            "Var + Cov alone",
-            "no stop-gradient",
-            "JEPA",
-        ]
-    if options.only not in [None] + names or options.seeds < 1 or (options.epochs or 1) < 1:
-        parser.error(f"--seeds and --epochs must be 1 or more, --only one of: {'; '.join(names)}")
-    names, epochs = [options.only] if options.only else names, options.epochs or epochs
-    tasks = [(function, name, epochs, seed) for name in reversed(names) for seed in range(options.seeds)]
-    results = {name: {} for name in names}
-    try:
-        # Ctrl-C reaches the workers too: let only this process answer it, by ending them
-        ignore = (signal.SIGINT, signal.SIG_IGN)
-        with multiprocessing.Pool(initializer=signal.signal, initargs=ignore) as pool:
-            for count, (name, seed, figures) in enumerate(pool.imap_unordered(run, tasks), 1):
-                results[name][seed] = figures
-                print(f"\r{count} of {len(tasks)} runs", end="", file=sys.stderr, flush=True)
-    except KeyboardInterrupt:
-        print("\nstudy.py: interrupted", file=sys.stderr)
-        sys.exit(130)
+    methods = list(jepa.VARIANTS) if options.collapse else [
+        "pixels", "mean patch", "mean patch, whitened", "pixel products, mean of patches", "untrained",
+        "Var + Cov alone", "JEPA"]
+    if options.only not in [None] + methods or options.seeds < 1 or (options.epochs or 1) < 1:
+        parser.error(f"--seeds and --epochs must be 1 or more, --only one of: {'; '.join(methods)}")
+    methods, epochs = [options.only] if options.only else methods, options.epochs or jepa.EPOCHS
+    seeds = range(options.first, options.first + options.seeds)
+    tasks = [(method, epochs, seed) for method in reversed(methods) for seed in seeds]
+    results = {method: {} for method in methods}
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the workers too: let this process end them
+    with multiprocessing.Pool(initializer=signal.signal, initargs=ignore) as pool:
+        for count, (method, seed, figures) in enumerate(pool.imap_unordered(run, tasks), 1):
+            results[method][seed] = figures
+            print(f"\r{count} of {len(tasks)} runs", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    print(f"Seeds 0 to {options.seeds - 1}, {epochs} epochs")
-    for name in names:
-        print_figures(name, [results[name][seed] for seed in range(options.seeds)])
+    print(f"Seeds {seeds[0]} to {seeds[-1]}, {epochs} epochs")
+    for method in methods:
+        print_figures(method, [results[method][seed] for seed in seeds])
 
 
 if __name__ == "__main__":

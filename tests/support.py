@@ -1,6 +1,9 @@
-"""What several test files need: the program as a subprocess, the golden cases, models to compare."""
+"""What several test files need: the program as a subprocess, the golden cases, flat lists."""
 
 import atexit
+import concurrent.futures
+import contextlib
+import io
 import json
 import os
 import re
@@ -12,28 +15,26 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 PROGRAM = os.path.join(ROOT, "jepa.py")
 _demo = []
+_background = concurrent.futures.ThreadPoolExecutor(1)
 
 
-def run(*arguments, **options):
+def run(*arguments, command=(sys.executable, PROGRAM), **options):
     """Run `python jepa.py arguments` with this interpreter; its CompletedProcess, with text."""
-    return subprocess.run(
-        [sys.executable, PROGRAM, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        timeout=300,
-        **options,
-    )
+    return subprocess.run([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True, timeout=300, **options)
+
+
+def later(function, *args, **kwargs):
+    """Start a call beside the other tests; .result() waits for what it returns."""
+    return _background.submit(function, *args, **kwargs)
 
 
 def start_demo():
     """Start `python jepa.py`, the one full run that the tests share, beside the other tests."""
     if not _demo:
         output = tempfile.TemporaryFile()
-        _demo[:] = [
-            subprocess.Popen([sys.executable, PROGRAM], stdout=output, stderr=subprocess.STDOUT),
-            output,
-        ]
+        _demo[:] = [subprocess.Popen([sys.executable, PROGRAM], stdout=output,
+                                     stderr=subprocess.STDOUT), output]
         atexit.register(_demo[0].kill)
 
 
@@ -46,21 +47,45 @@ def demo_output():
     return output.read().decode("ascii").replace("\r\n", "\n")
 
 
+def source():
+    """The text of jepa.py."""
+    with open(PROGRAM, encoding="utf-8") as file:
+        return file.read()
+
+
+def small_program():
+    """jepa.py with one line more, before it starts: few images, a short control. A second a run."""
+    start = '\nif __name__ == "__main__"'
+    assert source().count(start) == 1
+    return source().replace(start, "\nNUM_IMAGES, CONTROL_EPOCHS, EPOCHS = 20, 1, 2" + start)
+
+
+def printed(function, *args):
+    """What a call prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        function(*args)
+    return output.getvalue()
+
+
+def two_matrices(x):
+    """golden.json's networks (and gradients), W1, b1, W2, b2, as jepa.py has them: two matrices."""
+    if isinstance(x, dict) and "b1" in x:
+        return {W: [[*row, bias] for row, bias in zip(x[W], x[b])] for W, b in zip(["W1", "W2"],
+                                                                                   ["b1", "b2"])}
+    return {key: two_matrices(value) for key, value in x.items()} if isinstance(x, dict) else x
+
+
 def golden_cases():
-    """The cases of golden.json, each with its model and its minibatch as loss_and_gradients takes them."""
+    """The cases of golden.json, with their model, and minibatch as loss_and_gradients takes it."""
     import jepa
 
     with open(os.path.join(HERE, "golden.json"), encoding="ascii") as file:
-        cases = json.load(file)["cases"]
+        cases = [two_matrices(case) for case in json.load(file)["cases"]]
     for case in cases:
-        case["model"] = {name: case[name] for name in ("context_encoder", "target_encoder", "predictor")}
-        case["batch"] = list(
-            zip(
-                [jepa.extract_patches(img, case["patch_size"]) for img in case["images"]],
-                case["context_masks"],
-                case["target_masks"],
-            )
-        )
+        networks = ("context_encoder", "target_encoder", "predictor")
+        case["model"] = {name: case[name] for name in networks}
+        patches = [jepa.extract_patches(img, case["patch_size"]) for img in case["images"]]
+        case["batch"] = list(zip(patches, case["context_masks"], case["target_masks"]))
     return cases
 
 
@@ -68,9 +93,7 @@ def flat(x):
     """All numbers of nested dicts and lists, in a fixed order."""
     if isinstance(x, dict):
         return [v for key in sorted(x) for v in flat(x[key])]
-    if isinstance(x, (list, tuple)):
-        return [v for item in x for v in flat(item)]
-    return [x]
+    return [v for item in x for v in flat(item)] if isinstance(x, (list, tuple)) else [x]
 
 
 def recorded(name):

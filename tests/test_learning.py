@@ -1,12 +1,19 @@
-"""Learning: the training loop, the measurements of what was learned, and collapse."""
+"""Learning: the data, the training loop, the measurements, collapse, and what the demo shows."""
 
-import copy
+import math
 import random
+import re
 import unittest
 from unittest import mock
 
 import jepa
-from tests.support import flat, recorded
+from tests.support import demo_output, flat, printed, start_demo
+
+UNTRAINED = {"patch_size": 2, "num_patches": 4}
+
+
+def setUpModule():
+    start_demo()
 
 
 def few_images(seed=0, per_pattern=2):
@@ -14,11 +21,65 @@ def few_images(seed=0, per_pattern=2):
     return [jepa.draw_image(name, rng)[0] for name in jepa.PATTERNS for _ in range(per_pattern)]
 
 
-def trained(seed=0, **settings):
+def trained(seed=0, images=None, **settings):
     """A new model trained on a few images, and its history."""
     model = jepa.init_model(rng=random.Random(seed))
-    history = jepa.train(few_images(seed), rng=random.Random(seed), model=model, **settings)
-    return model, history
+    settings = {"lr": 0.01, "pred_weight": 10.0, "var_weight": 5.0, "cov_weight": 5.0, **settings}
+    return model, jepa.train(images or few_images(seed), rng=random.Random(seed), model=model,
+                             **settings)
+
+
+def spy(name, calls):
+    """Notes (arguments, result) of each call of one of jepa's functions in a list."""
+    original = getattr(jepa, name)
+    note = lambda *args: calls.append((args, original(*args))) or calls[-1][1]
+    return mock.patch.object(jepa, name, note)
+
+
+class TheData(unittest.TestCase):
+    def test_the_patterns_are_the_four_of_the_design(self):
+        third = [-1.0, -1 / 3, 1 / 3, 1.0]
+        expected = {"h_gradient": [third] * 4, "v_gradient": [[v] * 4 for v in third],
+                    "checker": [[1.0, -1.0] * 2, [-1.0, 1.0] * 2] * 2, "uniform": [[0.0] * 4] * 4}
+        self.assertEqual(list(jepa.PATTERNS), list(expected))
+        for name, rows in expected.items():
+            for a, e in zip(flat(jepa.clean_image(name)), flat(rows)):
+                self.assertAlmostEqual(a, 0.9 * e, 12)
+
+    def test_a_coin_of_minus_1_makes_a_patch_the_negative_of_what_it_is_with_a_coin_of_1(self):
+        rng, seen = random.Random(6), []
+        with mock.patch.object(rng, "gauss", lambda mean, sd: seen.append((mean, sd)) or 0.0):
+            for name in [*jepa.PATTERNS] * 60:
+                image, coins = jepa.draw_image(name, rng)
+                contrast = abs(image[0][0])  # the first pixel of each pattern but uniform is 1 or -1
+                self.assertTrue(0.8 <= contrast <= 1.0 or name == "uniform")
+                for row in range(4):
+                    for column in range(4):
+                        pixel = coins[row // 2 * 2 + column // 2] * contrast * (
+                            jepa.PATTERNS[name](row, column))
+                        self.assertAlmostEqual(image[row][column], pixel, delta=1.1e-6)
+        self.assertEqual(set(seen), {(0.0, 0.1)})
+
+    def test_coins_are_fair_contrasts_fill_their_range_and_the_noise_has_its_sd(self):
+        rng = random.Random(7)
+        drawn = [jepa.draw_image("checker", rng) for _ in range(600)]
+        self.assertAlmostEqual(sum(flat([coins for _, coins in drawn])) / 2400, 0.0, delta=0.06)
+        self.assertEqual(len({tuple(coins) for _, coins in drawn}), 16)
+        signal = [abs(v) for image, _ in drawn for v in image[0]]
+        self.assertAlmostEqual(sum(signal) / 2400, 0.9, delta=0.01)
+        self.assertAlmostEqual(jepa.spread([[v] for v in signal]), math.hypot(0.1, 0.2 / 12 ** 0.5),
+                               delta=0.01)
+        pixels = flat([image for image, _ in drawn])
+        self.assertEqual(pixels, [round(v, 6) for v in pixels])
+
+    def test_a_seed_draws_the_same_data_and_no_image_is_both_trained_on_and_held_out(self):
+        images, held_out, coins, labels = jepa.draw_data(3)
+        self.assertEqual((images, held_out, coins, labels), jepa.draw_data(3))
+        self.assertNotEqual(images, jepa.draw_data(4)[0])
+        self.assertEqual([len(part) for part in (images, held_out, coins, labels)],
+                         [jepa.NUM_IMAGES, 400, 400, 400])
+        self.assertEqual([labels.count(name) for name in jepa.PATTERNS], [100] * 4)
+        self.assertEqual([img for img in held_out if img in images], [])
 
 
 class TheLoop(unittest.TestCase):
@@ -35,137 +96,63 @@ class TheLoop(unittest.TestCase):
         self.assertEqual(models[0], models[1])
         self.assertEqual(random.getstate(), state)
 
-    def test_every_epoch_uses_every_image_once_in_batches_of_the_given_size_in_a_new_order(self):
-        seen, original = [], jepa.loss_and_gradients
-        jepa.loss_and_gradients = lambda batch, *rest: seen.append(batch) or original(batch, *rest)
-        try:
-            trained(epochs=2, batch_size=3)
-        finally:
-            jepa.loss_and_gradients = original
-        self.assertEqual([len(batch) for batch in seen], [3, 3, 2, 3, 3, 2])
-        epochs = [[patches for batch in part for patches, _, _ in batch] for part in (seen[:3], seen[3:])]
-        expected = sorted(jepa.extract_patches(img) for img in few_images())
-        self.assertEqual(sorted(epochs[0]), expected)
-        self.assertEqual(sorted(epochs[1]), expected)
-        self.assertNotEqual(epochs[0], epochs[1])
-        masks = [target_mask for batch in seen for _, _, target_mask in batch]
-        self.assertGreater(len(set(map(tuple, masks))), 1)
-
-    def test_the_loss_of_an_epoch_is_the_mean_over_its_images(self):
-        caught, original = [], jepa.loss_and_gradients
-
-        def catch(batch, *rest):
-            result = original(batch, *rest)
-            caught.append((len(batch), dict(result[0])))
-            return result
-
-        jepa.loss_and_gradients = catch
-        try:
-            _, history = trained(epochs=1, batch_size=3)
-        finally:
-            jepa.loss_and_gradients = original
-        for term in ("pred", "var", "cov"):
-            self.assertAlmostEqual(history[0][term], sum(n * terms[term] for n, terms in caught) / 8, 12)
-
-    def test_on_epoch_is_called_after_each_epoch_with_its_losses(self):
+    def test_each_epoch_uses_each_image_once_in_batches_of_the_size_in_a_new_order(self):
         calls = []
-        _, history = trained(epochs=3, on_epoch=lambda epoch, losses: calls.append((epoch, losses)))
-        self.assertEqual(calls, list(enumerate(history, 1)))
+        with spy("loss_and_gradients", calls):
+            trained(epochs=2, batch_size=3)
+        seen = [args[0] for args, _ in calls]
+        self.assertEqual([len(batch) for batch in seen], [3, 3, 2, 3, 3, 2])
+        epochs = [[patches for batch in part for patches, _, _ in batch]
+                  for part in (seen[:3], seen[3:])]
+        expected = sorted(jepa.extract_patches(img) for img in few_images())
+        self.assertEqual([sorted(epoch) for epoch in epochs], [expected, expected])
+        self.assertNotEqual(epochs[0], epochs[1])
+        self.assertGreater(len({tuple(hidden) for batch in seen for _, _, hidden in batch}), 1)
 
-    def test_no_epochs_change_nothing(self):
-        model, history = trained(epochs=0)
-        self.assertEqual((model, history), (jepa.init_model(rng=random.Random(0)), []))
+    def test_the_losses_of_an_epoch_are_the_means_of_its_steps_and_add_up(self):
+        calls = []
+        with spy("loss_and_gradients", calls):
+            _, history = trained(epochs=1, batch_size=4)
+        for term in ("loss", "pred", "var", "cov"):
+            mean = sum(result[0][term] for _, result in calls) / 2
+            self.assertAlmostEqual(history[0][term], mean, 12)
+        terms = [w * history[0][name] for w, name in ((10, "pred"), (5, "var"), (5, "cov"))]
+        self.assertAlmostEqual(history[0]["loss"], sum(terms), 12)
 
-    def test_prediction_alone_learns_the_targets_of_a_fixed_image_under_a_frozen_target_encoder(self):
-        model = jepa.init_model(rng=random.Random(1))
-        settings = {"lr": 0.2, "pred_weight": 1, "var_weight": 0, "cov_weight": 0, "momentum": 1}
-        history = jepa.train(few_images()[:1] * 8, 300, model=model, **settings)
-        first, last = [sum(losses["pred"] for losses in part) for part in (history[:10], history[-10:])]
+    def test_on_epoch_is_called_after_each_epoch_with_its_losses_and_the_model(self):
+        calls = []
+        model, history = trained(epochs=3, on_epoch=lambda *args: calls.append(args))
+        self.assertEqual(calls, [(i, losses, model) for i, losses in enumerate(history, 1)])
+        self.assertIs(calls[0][2], model)
+
+    def test_weights_have_six_decimals_so_a_difference_in_the_last_bit_dies_out(self):
+        models = [jepa.init_model(rng=random.Random(4)) for _ in range(2)]
+        models[1]["context_encoder"]["W1"][0][0] *= 1 + 2 ** -52
+        models[1]["predictor"]["W2"][1][1] *= 1 - 2 ** -52
+        self.assertNotEqual(*models)
+        for model in models:
+            jepa.train(few_images(per_pattern=5), 15, 0.01, 0.9, 5, 10.0, 5.0, 5.0, model=model)
+        self.assertEqual(*models)
+        self.assertEqual(flat(models[0]), [round(w, 6) for w in flat(models[0])])
+
+    def test_prediction_alone_learns_the_targets_of_a_frozen_target_encoder(self):
+        _, history = trained(images=few_images()[:1] * 8, epochs=200, lr=0.2, momentum=1,
+                             pred_weight=1, var_weight=0, cov_weight=0)
+        first, last = [sum(losses["pred"] for losses in part)
+                       for part in (history[:10], history[-10:])]
         self.assertLess(last, 0.1 * first)
-
-    def test_var_and_cov_alone_spread_the_embeddings(self):
-        images = few_images(per_pattern=10)
-        model = jepa.init_model(rng=random.Random(2))
-
-        def rank():
-            return jepa.effective_rank([row for img in images for row in jepa.embed_patches(img, model)])
-
-        before = rank()
-        history = jepa.train(images, 60, pred_weight=0, model=model)
-        self.assertGreater(rank(), before + 1)
-        self.assertLess(history[-1]["loss"], 0.5 * history[0]["loss"])
 
     def test_sizes_come_from_the_arguments_so_larger_and_oblong_images_train_too(self):
         rng = random.Random(3)
         for height, width, patch_size in ((8, 8, 4), (2, 6, 2), (9, 6, 3)):
             K = height // patch_size * (width // patch_size)
-            images = [[[rng.random() for _ in range(width)] for _ in range(height)] for _ in range(5)]
+            images = [[[rng.random() for _ in range(width)] for _ in range(height)]
+                      for _ in range(5)]
             model = jepa.init_model(patch_size, K, 5, 7, rng)
-            before = copy.deepcopy(model)
-            history = jepa.train(images, 2, model=model)
-            self.assertEqual(len(history), 2)
-            self.assertNotEqual(model["context_encoder"], before["context_encoder"])
-            self.assertEqual(len(jepa.embed(images[0], model)), 5)
-            self.assertEqual(len(jepa.embed_patches(images[0], model)), K)
-
-    def test_rounding_moves_no_weight_by_more_than_half_a_millionth_and_leaves_the_target_encoder(self):
-        model, _ = trained(epochs=2)
-        before = copy.deepcopy(model)
-        jepa.round_weights(model)
-        for name in ("context_encoder", "predictor"):
-            for a, b in zip(flat(model[name]), flat(before[name])):
-                self.assertLessEqual(abs(a - b), 0.5000001e-6)
-                self.assertEqual(a, round(a, 6))
-        self.assertEqual(model["target_encoder"], before["target_encoder"])
-
-    def test_a_difference_in_the_last_bit_of_a_weight_does_not_survive_the_rounding(self):
-        images, models = few_images(per_pattern=5), [jepa.init_model(rng=random.Random(4)) for _ in range(2)]
-        models[1]["context_encoder"]["W1"][0][0] *= 1 + 2**-52
-        models[1]["predictor"]["W2"][1][1] *= 1 - 2**-52
-        self.assertNotEqual(models[0], models[1])
-        for model in models:
-            jepa.train(
-                images,
-                100,
-                rng=random.Random(5),
-                model=model,
-                on_epoch=lambda epoch, losses: jepa.round_weights(model),
-            )
-        for name in ("context_encoder", "predictor"):
-            self.assertEqual(models[0][name], models[1][name])
-
-
-class TheData(unittest.TestCase):
-    def test_the_patterns_are_the_four_of_the_design(self):
-        third = 1 / 3
-        self.assertEqual(jepa.clean_image("h_gradient"), [[0.0, third, 2 / 3, 1.0]] * 4)
-        self.assertEqual(jepa.clean_image("v_gradient"), [[v] * 4 for v in (0.0, third, 2 / 3, 1.0)])
-        self.assertEqual(jepa.clean_image("checker"), [[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]] * 2)
-        self.assertEqual(jepa.clean_image("uniform"), [[0.5] * 4] * 4)
-
-    def test_an_image_is_its_pattern_with_contrast_an_offset_a_patch_and_noise(self):
-        rng = random.Random(6)
-        noise, offsets, contrasts = [], [], []
-        for _ in range(300):
-            img, four = jepa.draw_image("checker", rng)
-            offsets += four
-            for patch, offset in zip(jepa.extract_patches(img), four):
-                contrast = (patch[0] + patch[3] - patch[1] - patch[2]) / 2
-                contrasts.append(contrast)
-                noise += [patch[0] - patch[3], patch[1] - patch[2]]
-                self.assertAlmostEqual(sum(patch) / 4, 0.5 + offset, delta=0.1)
-        self.assertAlmostEqual(jepa.spread([[v] for v in offsets]), 0.4, delta=0.03)
-        self.assertAlmostEqual(jepa.spread([[v] for v in noise]), 0.04 * 2**0.5, delta=0.005)
-        self.assertAlmostEqual(sum(contrasts) / len(contrasts), 0.8, delta=0.02)
-        self.assertTrue(0.5 < min(contrasts) < 0.62 and 0.98 < max(contrasts) < 1.1)
-
-    def test_a_seed_draws_the_same_data_and_no_image_is_both_trained_on_and_held_out(self):
-        images, held_out, labels, offsets = jepa.draw_data(3)
-        self.assertEqual((images, held_out, labels, offsets), jepa.draw_data(3))
-        self.assertNotEqual(images, jepa.draw_data(4)[0])
-        self.assertEqual((len(images), len(held_out), len(labels), len(offsets)), (200, 400, 400, 1600))
-        self.assertEqual([labels.count(name) for name in jepa.PATTERNS], [100] * 4)
-        self.assertEqual([img for img in held_out if img in images], [])
+            before = flat(model)
+            self.assertEqual(len(jepa.train(images, 2, lr=0.001, model=model)), 2)
+            self.assertNotEqual(flat(model), before)
+            self.assertEqual([len(row) for row in jepa.embed_patches(images[0], model)], [5] * K)
 
 
 class TheMeasurements(unittest.TestCase):
@@ -176,176 +163,234 @@ class TheMeasurements(unittest.TestCase):
         x = [[v + rng.gauss(0, 0.1) for v in centers[label]] for label in labels]
         for classifier in (jepa.nearest_mean, jepa.linear_probe):
             self.assertEqual(classifier(x, labels, x), labels)
-            for per_class in (1, 5):
-                self.assertEqual(jepa.few_label_accuracy(classifier, x, labels, per_class, rng), 1.0)
+            for n in (1, 5):
+                self.assertEqual(jepa.few_label_accuracy(classifier, x, labels, n, rng), 1.0)
 
     def test_nearest_mean_is_the_nearest_by_brute_force(self):
         rng = random.Random(8)
         x = [[rng.gauss(0, 1) for _ in range(3)] for _ in range(40)]
         labels = [rng.randrange(3) for _ in x]
-        means = {c: jepa.average([row for row, label in zip(x, labels) if label == c]) for c in set(labels)}
-        expected = [min(means, key=lambda c: sum((v - m) ** 2 for v, m in zip(row, means[c]))) for row in x]
-        self.assertEqual(jepa.nearest_mean(x, labels, x), expected)
+        means = {c: jepa.average([row for row, label in zip(x, labels) if label == c])
+                 for c in set(labels)}
+        distance = lambda row, mean: sum((v - m) ** 2 for v, m in zip(row, mean))
+        self.assertEqual(jepa.nearest_mean(x, labels, x),
+                         [min(means, key=lambda c: distance(row, means[c])) for row in x])
 
     def test_the_linear_probe_is_the_ridge_regression_that_it_says(self):
-        # one dimension, two classes of unequal size: solvable by hand
+        # one dimension and a constant, two classes: a system of two equations, by Cramer's rule
         x, labels = [[0.0], [1.0], [2.0], [5.0]], ["a", "a", "a", "b"]
-        mean, variance = 2.0, (4 + 1 + 0 + 9) / 3
-        covariance = {"a": (-2 - 1 + 0) / 3, "b": 3 / 3}
-        w = {c: covariance[c] / (1.01 * variance) for c in covariance}
-        share = {"a": 0.75, "b": 0.25}
-        points = [[v / 10] for v in range(-20, 80)]
-        expected = [max("ab", key=lambda c: share[c] + w[c] * (p - mean)) for (p,) in points]
+        xx, x1, n = 1.01 * 30.0 + 1e-9, 8.0, 1.01 * 4 + 1e-9
+        score = {}
+        for c, (xy, y) in {"a": (3.0, 3.0), "b": (5.0, 1.0)}.items():
+            score[c] = ((xy * n - x1 * y) / (xx * n - x1 * x1), (xx * y - x1 * xy) / (xx * n - x1 * x1))
+        points = [[v / 100] for v in range(-200, 800)]
+        expected = [max("ab", key=lambda c: score[c][0] * v + score[c][1]) for v, in points]
         self.assertEqual(jepa.linear_probe(x, labels, points), expected)
-        self.assertIn("b", expected)
+        self.assertEqual(set(expected), {"a", "b"})
 
     def test_labels_that_say_nothing_are_guessed_at_the_rate_of_chance(self):
         rng = random.Random(9)
         x = [[rng.gauss(0, 1) for _ in range(4)] for _ in range(200)]
         labels = [i % 4 for i in range(200)]
         for classifier in (jepa.nearest_mean, jepa.linear_probe):
-            self.assertAlmostEqual(jepa.few_label_accuracy(classifier, x, labels, 5, rng), 0.25, delta=0.06)
+            self.assertAlmostEqual(jepa.few_label_accuracy(classifier, x, labels, 5, rng), 0.25,
+                                   delta=0.06)
 
     def test_few_label_accuracy_gives_so_many_labels_a_class_and_tests_on_all_others(self):
-        labels = [i % 3 for i in range(30)]
-        x = [[float(i)] for i in range(30)]
-        calls = []
+        labels, x, calls = [i % 3 for i in range(30)], [[float(i)] for i in range(30)], []
 
         def classifier(train_x, train_labels, rest):
-            calls.append((sorted(map(tuple, train_x)), [train_labels.count(c) for c in range(3)]))
+            calls.append(sorted(v for v, in train_x))
             self.assertEqual(sorted(train_x + rest), x)
-            self.assertEqual(
-                [label for (v,), label in zip(train_x, train_labels)], [v % 3 for (v,) in train_x]
-            )
-            return [v % 3 for (v,) in rest]
+            self.assertEqual(train_labels, [v % 3 for v, in train_x])
+            self.assertEqual([train_labels.count(c) for c in range(3)], [4, 4, 4])
+            return [v % 3 for v, in rest]
 
-        self.assertEqual(jepa.few_label_accuracy(classifier, x, labels, 4, random.Random(1), draws=6), 1.0)
-        self.assertEqual([counts for _, counts in calls], [[4, 4, 4]] * 6)
-        self.assertEqual(len(set(map(str, calls))), 6)
-        halves = jepa.few_label_accuracy(
-            lambda known, known_labels, rest: [0] * len(rest), x, labels, 1, random.Random(1)
-        )
-        self.assertAlmostEqual(halves, 1 / 3)
+        rng = random.Random(1)
+        self.assertEqual(jepa.few_label_accuracy(classifier, x, labels, 4, rng, draws=6), 1.0)
+        self.assertEqual(len(set(map(tuple, calls))), 6)
+        always_0 = lambda train_x, train_labels, rest: [0] * len(rest)
+        self.assertAlmostEqual(jepa.few_label_accuracy(always_0, x, labels, 1, rng), 1 / 3)
 
-    def test_an_explained_share_is_1_for_groups_that_tell_all_and_0_for_groups_that_tell_nothing(self):
+    def test_an_explained_share_is_that_of_the_variance_between_groups_in_all_variance(self):
         x = [[0.0, 1.0], [4.0, 2.0], [0.0, 1.0], [4.0, 2.0]]
-        self.assertAlmostEqual(jepa.explained_share(x, ["a", "b", "a", "b"]), 1.0)
-        self.assertAlmostEqual(jepa.explained_share(x, ["a", "a", "b", "b"]), 0.0)
-        self.assertAlmostEqual(jepa.explained_share([[0.0], [2.0], [4.0], [6.0]], list("aabb")), 16 / 20)
-        self.assertEqual(jepa.explained_share([[1.0]] * 4, [0, 0, 1, 1]), 0.0)
-
-    def test_kept_and_dropped_tell_a_brightness_encoder_from_a_pattern_encoder(self):
-        _, held_out, labels, offsets = jepa.draw_data(1)
-        original = jepa.embed_patches
-        try:
-            jepa.embed_patches = lambda img, model: [[sum(patch)] for patch in jepa.extract_patches(img)]
-            pattern, brightness = jepa.kept_and_dropped(None, held_out, labels, offsets)
-            self.assertLess(pattern, 0.05)
-            self.assertGreater(brightness, 0.6)
-            jepa.embed_patches = lambda img, model: [
-                [abs(patch[0] + patch[3] - patch[1] - patch[2])] for patch in jepa.extract_patches(img)
-            ]
-            pattern, brightness = jepa.kept_and_dropped(None, held_out, labels, offsets)
-            self.assertGreater(pattern, 0.9)
-            self.assertLess(brightness, 0.05)
-        finally:
-            jepa.embed_patches = original
+        for rows, groups, share in ((x, "abab", 1.0), (x, "aabb", 0.0),
+                                    ([[0.0], [2.0], [4.0], [6.0]], "aabb", 16 / 20),
+                                    ([[0.0], [2.0], [7.0]], ["a", ("b", 1), "a"], 4.5 / 26)):
+            self.assertAlmostEqual(jepa.explained_share(rows, groups), share)
+        self.assertFalse(jepa.explained_share([[1.0]] * 4, [0, 0, 1, 1]) > 0)
 
     def test_an_image_embedding_is_the_mean_of_its_patches_by_the_target_encoder(self):
-        model, _ = trained(epochs=2)
-        img = few_images()[1]
+        (model, _), img = trained(epochs=2), few_images()[1]
         patches = [jepa.target_encode(patch, model) for patch in jepa.extract_patches(img)]
         self.assertEqual(jepa.embed_patches(img, model), patches)
-        for d, value in enumerate(jepa.embed(img, model)):
-            self.assertAlmostEqual(value, sum(patch[d] for patch in patches) / 4)
+        self.assertEqual(jepa.embed(img, model), jepa.average(patches))
 
-    def test_each_patch_is_predicted_from_all_others(self):
-        model, _ = trained(epochs=2)
-        img = few_images()[3]
-        embeddings = [jepa.context_encode(patch, model) for patch in jepa.extract_patches(img)]
-        for pos, prediction in enumerate(jepa.predict_patches(img, model)):
-            others = [embeddings[i] for i in range(4) if i != pos]
-            self.assertEqual(prediction, jepa.predict(jepa.average(others), pos, model))
+    def test_guesses_are_the_candidates_by_distance_to_what_all_other_patches_predict(self):
+        (model, _), img = trained(epochs=2), few_images()[3]
+        candidates = [tuple(patch) for patch in jepa.extract_patches(few_images()[5])]
+        embs = [jepa.context_encode(patch, model) for patch in jepa.extract_patches(img)]
+        for pos, guesses in enumerate(jepa.guess_patches(img, candidates, model)):
+            others = jepa.average([embs[i] for i in range(4) if i != pos])
+            prediction = jepa.predict(others, pos, model)
+            distance = lambda patch: math.dist(prediction, jepa.target_encode(patch, model))
+            self.assertEqual([patch for _, patch in guesses], sorted(candidates, key=distance))
+            for far, patch in guesses:
+                self.assertAlmostEqual(far, distance(patch), 12)
 
-    def test_the_prediction_error_is_1_for_the_mean_target_and_0_for_the_target(self):
-        images = few_images()
-        targets = [row for img in images for row in jepa.embed_patches(img)]
-        original = jepa.predict_patches
-        try:
-            jepa.predict_patches = lambda img, model: [jepa.average(targets)] * 4
-            self.assertAlmostEqual(jepa.prediction_error(jepa.MODEL, images), 1.0)
-            jepa.predict_patches = jepa.embed_patches
-            self.assertEqual(jepa.prediction_error(jepa.MODEL, images), 0.0)
-        finally:
-            jepa.predict_patches = original
+    def test_pattern_and_coin_shares_tell_an_encoder_of_coins_from_one_of_patterns(self):
+        data = jepa.draw_data(1)
+        diagonals = lambda patch: patch[0] + patch[3] - patch[1] - patch[2]
+        stubs = {"guess_patches": lambda *_: [], "few_label_accuracy": lambda *_: 0.0}
+        for encode, low, high in ((lambda patch: [abs(diagonals(patch))], 4, 3),
+                                  (lambda patch: [math.copysign(1.0, diagonals(patch))], 3, 4)):
+            encoder = lambda img, model: [encode(patch) for patch in jepa.extract_patches(img)]
+            with mock.patch.multiple(jepa, embed_patches=encoder, **stubs):
+                shares = jepa.measure({"a": "model"}, data, 0)
+            self.assertLess(shares[low], 0.05)
+            self.assertGreater(shares[high], 0.2 if high == 4 else 0.9)  # of the checker alone
 
-    def test_noise_cosines_are_1_without_noise_to_see_and_fall_with_it(self):
-        model, _ = trained(epochs=20)
-        *noisy, different = jepa.noise_cosines(model, 0)
-        self.assertTrue(1.0 > noisy[0] > noisy[1] > noisy[2] > -1.0)
-        clean = [jepa.embed(jepa.clean_image(name), model) for name in jepa.PATTERNS]
-        pairs = [jepa.cosine_similarity(a, b) for i, a in enumerate(clean) for b in clean[:i]]
-        self.assertAlmostEqual(different, sum(pairs) / 6)
+    def test_a_patch_counts_as_named_where_it_and_its_negative_are_the_nearest(self):
+        data, answers = [part[:400:100] for part in jepa.draw_data(2)], []
+        for name in data[3]:  # always right in the first and second place, and once in none
+            pairs = jepa.clean_pairs(name)
+            self.assertEqual(pairs, [{tuple(p), tuple(-v for v in p)} for p in
+                                     jepa.extract_patches(jepa.clean_image(name))])
+            right = [[(0.0, p) for p in pair] + [(1.0, (9.0,) * 4)] for pair in pairs]
+            answers += [right[:3] + [right[3][::-1] if name == "checker" else right[3]]]
+        stubs = {"guess_patches": lambda *_: answers.pop(0), "few_label_accuracy": lambda *_: 0.0}
+        with mock.patch.multiple(jepa, **stubs):
+            self.assertEqual(jepa.measure(jepa.init_model(), data, 0)[-1], 15 / 16)
 
 
 class Collapse(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        seeds = {
-            "everything on": 0,
-            "no Var + Cov": 0,
-            "no stop-gradient, no Cov": 1,
-            "no guard but stop-grad.": 0,
-            "no guard but EMA": 0,
-            "none of the four": 0,
-        }
-        cls.rows = {
-            name: jepa.train_variant(seed, jepa.COLLAPSE_EPOCHS, dict(jepa.VARIANTS)[name])
-            for name, seed in seeds.items()
-        }
+        cls.images, cls.held_out, _, cls.labels = jepa.draw_data(0)
+        cls.untrained = jepa.init_model(2, 4, jepa.EMBED_DIM, jepa.HIDDEN_DIM, random.Random(0))
 
-    def test_the_rows_of_seed_0_are_the_recorded_ones(self):
-        for name in self.rows:
-            if name == "no stop-gradient, no Cov":
-                continue  # it is of another seed, and not the same on all Pythons
-            pred, _, share, rank, one_label, _ = self.rows[name]
-            row = recorded("collapse.txt")[name]
-            figures = ("Pred", "spread of untrained", "effective rank", "1 label a class")
-            for figure, value in zip(figures, (pred, share, rank, one_label)):
-                self.assertAlmostEqual(row[figure][3], value, delta=0.00011)
+    def embeddings(self, model):
+        return [row for img in self.held_out[::4] for row in jepa.embed_patches(img, model)]
 
-    def test_the_verdict_is_by_the_rule_that_is_printed(self):
-        cases = [(0.099, 6.0, "TOTAL COLLAPSE"), (0.101, 2.49, "DIMENSIONAL COLLAPSE")]
-        for share, rank, verdict in [*cases, (0.101, 2.51, "alive")]:
-            spreads = [2.0, 2.0 * share]  # before and after training
-            given = {"spread": lambda _: spreads.pop(0), "effective_rank": lambda _: rank}
-            with mock.patch.multiple(jepa, **given):
-                self.assertEqual(jepa.train_variant(0, 1, {})[-1], verdict)
+    def test_a_short_run_beats_the_untrained_encoder_with_one_label_and_stays_alive(self):
+        model, _ = jepa.fit(0, self.images, 35)
+        one_label = [jepa.few_label_accuracy(
+            jepa.nearest_mean, [jepa.embed(img, m) for img in self.held_out], self.labels, 1,
+            random.Random(0)) for m in (self.untrained, model)]
+        self.assertGreater(one_label[1], one_label[0] + 0.1)
+        self.assertGreater(one_label[1], 0.75)
+        self.assertGreater(jepa.effective_rank(self.embeddings(model)), 0.6 * jepa.EMBED_DIM)
 
-    def test_the_full_method_stays_alive(self):
-        _, _, share, rank, one_label, verdict = self.rows["everything on"]
-        self.assertEqual(verdict, "alive")
-        self.assertGreater(rank, 4)
-        self.assertGreater(share, 0.5)
-        self.assertGreater(one_label, 0.8)
+    def test_with_nothing_against_it_collapse_is_total_at_a_pred_of_almost_nothing(self):
+        model, history = trained(images=self.images, epochs=12, momentum=0, stop_gradient=False,
+                                 lr=0.02, pred_weight=20, var_weight=0, cov_weight=0)
+        spreads = [jepa.spread(self.embeddings(m)) for m in (jepa.init_model(), model)]
+        self.assertLess(spreads[1], 0.1 * spreads[0])
+        self.assertLess(history[-1]["pred"], 0.01 * history[0]["pred"])
 
-    def test_with_nothing_against_it_collapse_is_total_at_the_lowest_pred_loss(self):
-        pred, spread, share, _, _, verdict = self.rows["none of the four"]
-        self.assertEqual(verdict, "TOTAL COLLAPSE")
-        self.assertLess(share, 0.05)
-        self.assertLess(pred, 0.01 * min(row[0] for row in self.rows.values() if row[-1] != "TOTAL COLLAPSE"))
+    def test_without_the_stop_gradient_embeddings_fall_onto_few_dimensions(self):
+        model, _ = jepa.fit(0, self.images, 12, stop_gradient=False)
+        self.assertLess(jepa.effective_rank(self.embeddings(model)), jepa.EMBED_DIM / 2)
 
-    def test_the_stop_gradient_averts_total_collapse_where_ema_alone_does_not(self):
-        self.assertEqual(self.rows["no guard but EMA"][-1], "TOTAL COLLAPSE")
-        _, _, share, _, _, verdict = self.rows["no Var + Cov"]  # EMA and stop-gradient
-        self.assertEqual(verdict, "DIMENSIONAL COLLAPSE")
-        self.assertGreater(share, 0.5)
+    def test_var_and_cov_alone_spread_the_embeddings(self):
+        model, history = jepa.fit(0, self.images, 6, pred=0)
+        ranks = [jepa.effective_rank(self.embeddings(m)) for m in (self.untrained, model)]
+        self.assertGreater(ranks[1], ranks[0] + 1)
+        self.assertLess(history[-1]["loss"], 0.7 * history[0]["loss"])
 
-    def test_with_var_alone_and_no_stop_gradient_it_is_dimensional_with_a_healthy_spread(self):
-        _, _, share, rank, _, verdict = self.rows["no stop-gradient, no Cov"]
-        self.assertEqual(verdict, "DIMENSIONAL COLLAPSE")
-        self.assertLess(rank, 1.5)
-        self.assertGreater(share, 1.0)
+    def test_fit_trains_with_the_settings_as_they_are_times_0_for_a_part_taken_away(self):
+        settings = {"LEARNING_RATE": 0.01, "MOMENTUM": 0.5, "BATCH_SIZE": 3, "PRED_WEIGHT": 2.0,
+                    "VAR_WEIGHT": 3.0, "COV_WEIGHT": 4.0, "GAMMA": 0.7}
+        for off in ({}, {"pred": 0}, {"var": 0, "cov": 0}, {"ema": 0}, {"stop_gradient": False}):
+            used = [0.01, 0.5 * off.get("ema", 1), 3, 2.0 * off.get("pred", 1),
+                    3.0 * off.get("var", 1), 4.0 * off.get("cov", 1), 0.7, not off.get("stop_gradient", 1) is False]
+            model = jepa.init_model(2, 4, jepa.EMBED_DIM, jepa.HIDDEN_DIM, random.Random(5))
+            history = jepa.train(few_images(), 2, *used, rng=random.Random(5), model=model)
+            with mock.patch.multiple(jepa, **settings):
+                self.assertEqual(jepa.fit(5, few_images(), 2, **off), (model, history))
+
+    def test_a_row_that_diverges_reads_diverged_and_the_next_come_with_verdicts_by_the_rule(self):
+        nan, half = math.nan, jepa.EMBED_DIM / 2
+        rows = {"whole": (0.101, half + 0.01, "alive"), "gone": (0.5, half, "diverged"),
+                "point": (0.099, half + 3, "TOTAL COLLAPSE"),
+                "line": (0.101, half - 0.01, "DIMENSIONAL COLLAPSE"),
+                "nan": (nan, nan, "COLLAPSE"), "nan rank": (2.0, nan, "COLLAPSE")}
+        here = {name: row for name, row in rows.items() if name != "gone"}
+
+        def fit(seed, images, epochs, gone=False):
+            if gone:
+                raise FloatingPointError("training diverged")
+            return self.untrained, [{"pred": 0.5}]
+
+        stubs = {"fit": fit, "measure": lambda *_: (0.5,) * 6, "embed_patches": lambda *_: [[0.0]],
+                 "spread": mock.Mock(side_effect=[1.0] + [row[0] for row in here.values()]),
+                 "effective_rank": mock.Mock(side_effect=[row[1] for row in here.values()]),
+                 "VARIANTS": {name: {"gone": True} if name == "gone" else {} for name in rows}}
+        with mock.patch.multiple(jepa, **stubs):
+            table = printed(jepa.collapse, 0, 3).splitlines()[-len(rows):]
+        for (name, (_, _, verdict)), line in zip(rows.items(), table):
+            self.assertRegex(line, rf"^{name} .*{verdict}$")
+            self.assertEqual("alive" in line, verdict == "alive")
+
+
+class TheDemo(unittest.TestCase):
+    def test_the_lines_of_the_seed_stand_in_its_order_and_format(self):
+        number, names = r"-?\d+\.\d{3}", list(jepa.PATTERNS)
+        D, N, lr, momentum = jepa.EMBED_DIM, jepa.NUM_IMAGES, jepa.LEARNING_RATE, jepa.MOMENTUM
+        patterns = [
+            r"VibeML Micro JEPA - Learning Representations via Prediction$", r"={60}$",
+            rf"Generated {N} training images \(4x4\)$",
+            rf"Architecture: 2x2 patches -> {D}-dim embeddings$",
+            rf"Training for {jepa.EPOCHS} epochs\.\.\.$",
+            rf"Learning rate: {lr}, EMA momentum: {momentum}$", r"-{60}$",
+            r"Epoch    1 \| Loss: \d+\.\d{4} \| Pred: \d+\.\d{4} \| Var: \d+\.\d{4}( \||$)",
+            rf"Epoch {jepa.EPOCHS:4} \| Loss: ",
+            r"Representation Quality Test$", r"={60}$", r"Embeddings for different patterns:$",
+            *[rf"{name:12}: \[ *{number}(, *{number}){{{D - 1}}}\]$" for name in names],
+            r"Cosine similarities between patterns:$",
+            " {12}" + "  ".join(f"{name:>10}" for name in names) + "$",
+            *[rf"{name:10}( *{number}){{{len(names)}}}$" for name in names],
+            r"Linear Probe Test: \d+(\.\d+)?% accuracy on downstream classification!$"]
+        text, position = demo_output(), 0
+        for pattern in patterns:
+            found = re.compile("^" + pattern, re.MULTILINE).search(text, position)
+            self.assertIsNotNone(found, pattern)
+            position = found.end()
+
+    def test_it_fills_a_screen_and_a_half_of_plain_ascii(self):
+        text = demo_output()
+        self.assertTrue(text.isascii() and text.endswith("\n"))
+        self.assertLessEqual(len(text.splitlines()), 70)
+        self.assertLessEqual(max(map(len, text.splitlines())), 100)
+        self.assertIsNone(re.search(r"[^\n] +$|nan|inf\b", text, re.MULTILINE))
+
+    def test_an_epoch_line_at_1_each_10_and_the_last_whose_terms_add_up_to_a_falling_loss(self):
+        lines = [list(map(float, re.findall(r"\d+(?:\.\d+)?", line)))
+                 for line in demo_output().splitlines() if line.startswith("Epoch")]
+        epochs = sorted({1, *range(10, jepa.EPOCHS, 10), jepa.EPOCHS})
+        self.assertEqual([line[0] for line in lines], epochs)
+        for _, loss, pred, var, cov, rank, *_ in lines:
+            self.assertAlmostEqual(loss, pred + var + cov, delta=0.00021)
+            self.assertTrue(1.0 <= rank <= jepa.EMBED_DIM)
+        first, tenth, last = lines[0], lines[1], lines[-1]
+        self.assertLess(last[1], tenth[1])
+        self.assertLess(last[2], tenth[2])
+        self.assertGreater(last[5], max(first[5], 0.8 * jepa.EMBED_DIM))
+
+    def test_the_row_of_jepa_beats_the_others_and_pixels_show_a_probe_nothing(self):
+        rows = {name: [float(v) for v in re.findall(r"([\d.]+)%", cells)] for name, cells in
+                re.findall(r"^(\w[\w +]*?)  +((?:[\d.]+% +){3,}.*)$", demo_output(), re.MULTILINE)}
+        best = rows.pop("JEPA")
+        self.assertGreaterEqual(len(rows), 3)
+        for name, row in rows.items():
+            self.assertGreater(best[0], row[0] + 10, name)
+            self.assertTrue(best[1] > row[1] and best[2] > row[2], name)
+        self.assertLess(rows["pixels"][2], 50)
+        self.assertGreater(best[3], rows["untrained"][3])  # the pattern's share
+        self.assertGreater(best[3] / best[4], 1.5 * rows["untrained"][3] / rows["untrained"][4])
+        self.assertGreater(best[5], rows["untrained"][5] + 30)  # hidden patches named
+        probe = re.search(r"Linear Probe Test: ([\d.]+)%", demo_output()).group(1)
+        self.assertAlmostEqual(float(probe), best[2], delta=0.051)
 
 
 if __name__ == "__main__":
