@@ -3,8 +3,8 @@
 
 A JEPA learns from images without labels. It hides some patches of an image (the targets) and
 predicts them from the visible ones (the context): not their pixels, but their *embeddings*, short
-lists of numbers that an encoder makes of patches. What is a patch's own can neither be predicted
-nor helps to predict the others, so the encoder learns to drop it, and to keep what patches share.
+lists of numbers that an encoder makes of patches. What only one patch has cannot be predicted and
+helps to predict no other; so the encoder learns to drop it, and to keep what patches share.
 
                                   target position --+
                                                     +--> predictor --> prediction --+
@@ -13,8 +13,8 @@ nor helps to predict the others, so the encoder learns to drop it, and to keep w
                               : slowly copied (moving average)                      |
     target patch -----> target encoder --------------------------> target ----------+
 
-The loss is the squared error, plus two terms, Var and Cov, that keep embeddings from becoming all
-alike. Its gradient trains the predictor and the context encoder; the target encoder only follows.
+The loss is the squared error (Pred), plus two terms (Var, Cov) that keep embeddings spread out. Its
+gradient trains the predictor and the context encoder; the target encoder only follows.
 
 `python3 jepa.py` trains and shows what was learned; `python3 jepa.py --collapse` takes parts away.
 No function uses a later one: to take one into a notebook, paste this file from its top down to it.
@@ -24,14 +24,14 @@ from operator import mul
 if sys.version_info < (3, 8): sys.exit("jepa.py needs Python 3.8 or newer")
 
 # ---- Settings: change one and run the demo again -------------------------------------------------
-NUM_IMAGES = 200        # training images, as many of each pattern
+NUM_IMAGES = 200        # training images, the patterns in turn
 EMBED_DIM, HIDDEN_DIM = 6, 40  # D: numbers in an embedding; H: hidden units of each network
 EPOCHS, BATCH_SIZE = 90, 5     # passes over the images; images in a minibatch, which is one step
 LEARNING_RATE = 0.02    # a step is this times the gradient
 MOMENTUM = 0.99         # what the target encoder keeps of itself at each step
 PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT = 75.0, 10.0, 40.0  # of the three terms of the loss
-GAMMA, EPS = 0.4, 1e-4  # Var asks each dimension for this sd; EPS keeps its square root smooth at 0
-COLLAPSE_EPOCHS, CONTROL_EPOCHS = 45, 20  # of each row of --collapse; of the demo's Var + Cov alone
+GAMMA, EPS = 0.4, 1e-4  # Var asks each dimension for this standard deviation; EPS: see there
+COLLAPSE_EPOCHS, CONTROL_EPOCHS = 45, 20  # of a row of --collapse, and of the demo's control
 
 # ---- Data: images and patches --------------------------------------------------------------------
 # Four patterns. In an image each of its four patches is, by a coin of its own, left as it is or
@@ -51,7 +51,7 @@ def draw_image(name, rng):
     return [[round(pixel, 6) for pixel in row] for row in image], coins  # alike on every machine
 
 def check(ok, message):
-    """ValueError unless ok: where zip would stop early, -1 wrap around, NaN fail a comparison."""
+    """ValueError unless ok: for input that Python would accept, and get wrong."""
     if not ok: raise ValueError(message)
 
 def matrix(rows, what):
@@ -109,7 +109,7 @@ def blend(a, net, b, other):
 
 # ---- JEPA ----------------------------------------------------------------------------------------
 def init_model(patch_size=2, num_patches=4, embed_dim=EMBED_DIM, hidden_dim=HIDDEN_DIM, rng=None):
-    """A new model: a dict of three networks, and nothing else. The two encoders start equal."""
+    """A new model, a dict of three networks. The two encoders start equal (blend makes a copy)."""
     rng = random.Random(0) if rng is None else rng
     encoder = init_mlp(patch_size * patch_size, hidden_dim, embed_dim, rng)
     return {"context_encoder": encoder, "target_encoder": blend(1.0, encoder, 0.0, encoder),
@@ -143,17 +143,17 @@ def covariance(embeddings):
     return z, [[v / degrees for v in row] for row in matmul_t(columns, columns)]
 
 def variance_covariance(embeddings, var_weight, cov_weight, gamma):
-    """Var and Cov (VICReg eq. 1, 2, 4), under each its derivative; the gradient of both [n][D]."""
+    """Var, Cov (VICReg eq. 1, 2, 4); the gradient [n][D] of both, weighted. Each has dC below."""
     z, C = covariance(embeddings)                                                 # [n][D], [D][D]
     D, dims, sds = len(C), range(len(C)), [math.sqrt(C[d][d] + EPS) for d in range(len(C))]
     var = sum(max(gamma - sd, 0.0) for sd in sds) / D
-    d_variance = [-var_weight / (2.0 * sd) / D if sd < gamma else 0.0 for sd in sds]
+    d_diagonal = [-var_weight / (2.0 * sd) / D if sd < gamma else 0.0 for sd in sds]
     cov = sum(C[i][j] * C[i][j] for i in dims for j in dims if i != j) / D
-    dC = [[cov_weight * 2.0 * C[i][j] / D if i != j else d_variance[i] for j in dims] for i in dims]
-    # C = z^T . z / (n-1), so dz = 2 z . dC / (n-1); what flows through the mean, their sum, is 0
+    dC = [[cov_weight * 2.0 * C[i][j] / D if i != j else d_diagonal[i] for j in dims] for i in dims]
+    # C = z^T . z / (n-1), dC symmetric: dz = 2 z . dC / (n-1); its sum, back through the mean, is 0
     return var, cov, matmul_t(z, [[v * 2.0 / max(1, len(z) - 1) for v in row] for row in dC])
 
-# ---- The heart: a minibatch forward and, mirrored, backward; one call is missing -----------------
+# ---- The heart: a minibatch forward, and in the mirror backward ----------------------------------
 def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEIGHT,
                        cov_weight=COV_WEIGHT, gamma=GAMMA, stop_gradient=True):
     """The loss of a minibatch, and its gradient. batch has (patches [K][P], context_mask,
@@ -161,33 +161,33 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
     weighting, and {"context_encoder", "predictor"}, gradients in the shapes of the networks."""
     (_, K, D), context, targets = sizes(model), [], []
     for b, (patches, context_mask, target_mask) in enumerate(batch):
-        both, seen = [*context_mask, *target_mask], len(context_mask)
-        check(len(both) > seen > 0 and sorted({*both} & {*range(K)}) == sorted(both), "masks must "
-              f"list different patches, 0 to {K - 1}, got {context_mask} and {target_mask}")
+        both = [*context_mask, *target_mask]
+        check(len({*both} & {*range(K)}) == len(both) > len(context_mask) > 0, "masks must list "
+              f"different patches, 0 to {K - 1}, got {context_mask} and {target_mask}")
         context += [(b, patches[i]) for i in context_mask]                        # n rows
         targets += [(b, i, patches[i]) for i in target_mask]                      # m rows
-    (x_image, x), (t_image, _, x_target) = zip(*context), zip(*targets)
+    (x_owner, x), (t_owner, _, x_target) = zip(*context), zip(*targets)           # owner: its image
     # Forward: the two encoders, the mean of each image's context, the predictor.
     embs, saved = mlp_forward(model["context_encoder"], x)                        # [n][D]
     target_embs, target_saved = mlp_forward(model["target_encoder"], x_target)    # [m][D]
-    avg_context = [average(rows) for rows in grouped(embs, x_image).values()]     # [images][D]
+    avg_context = [average(rows) for rows in grouped(embs, x_owner).values()]     # [images][D]
     x_pred = [[*avg_context[b], *(float(i == pos) for i in range(K))] for b, pos, _ in targets]
     predictions, pred_saved = mlp_forward(model["predictor"], x_pred)             # [m][D]
     # The loss, and under each term its derivative.
     errors = [[p - t for p, t in zip(*rows)] for rows in zip(predictions, target_embs)]
     pred = sum(dot(row, row) for row in errors) / (len(errors) * D)
     d_predictions = [[pred_weight * 2.0 * e / (len(errors) * D) for e in row] for row in errors]
-    var, cov, d_embs = variance_covariance(embs, var_weight, cov_weight, gamma)   # d: [n][D]
+    var, cov, d_embs = variance_covariance(embs, var_weight, cov_weight, gamma)   # d_embs: [n][D]
     loss = pred_weight * pred + var_weight * var + cov_weight * cov
-    # Backward: the predictor, the mean of each image's context (shared equally), its encoder.
+    # Backward: the predictor, the mean (each of its patches gets an equal share), the encoder.
     d_predictor, dx = mlp_backward(model["predictor"], pred_saved, d_predictions, with_dx=True)
-    d_avg = [[sum(column) / x_image.count(b) for column in zip(*rows)]
-             for b, rows in grouped(dx, t_image).items()]                         # [images][D+K]
-    d_embs = [[d + a for d, a in zip(row, d_avg[b])] for b, row in zip(x_image, d_embs)]    # [n][D]
+    d_avg = [[sum(column) / x_owner.count(b) for column in transpose(rows)[:D]]   # not the position
+             for b, rows in grouped(dx, t_owner).items()]                         # [images][D]
+    d_embs = [[d + a for d, a in zip(row, d_avg[b])] for b, row in zip(x_owner, d_embs)]    # [n][D]
     d_encoder, _ = mlp_backward(model["context_encoder"], saved, d_embs)
-    # Nobody calls mlp_backward for the target encoder, though Pred depends on it too. That is the
-    # stop-gradient: predictions shall move towards targets, not targets towards predictions.
-    if not stop_gradient:  # then it is called, and added, as if the two encoders were one
+    # Nobody calls mlp_backward for the target encoder: its output is taken as given, like a label.
+    # That is the stop-gradient. Without it targets move to predictions too, where all is alike.
+    if not stop_gradient:  # for --collapse: added, as if both encoders were one
         d_target_encoder, _ = mlp_backward(model["target_encoder"], target_saved, d_predictions)
         d_encoder = blend(1.0, d_encoder, -1.0, d_target_encoder)   # dPred/dt = -dPred/dp
     return ({"loss": loss, "pred": pred, "var": var, "cov": cov},
@@ -196,7 +196,7 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
 MODEL = init_model()  # what the functions below use, and train() trains, if given no model
 
 def ema_update(momentum=MOMENTUM, model=None):
-    """target encoder <- momentum * itself + (1 - momentum) * context encoder: its only change."""
+    """Moving average: target encoder <- momentum * it + (1 - momentum) * context encoder."""
     m = model or MODEL
     m["target_encoder"] = blend(momentum, m["target_encoder"], 1.0 - momentum, m["context_encoder"])
 
@@ -253,7 +253,7 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
             for name in gradients: model[name] = blend(1.0, model[name], -lr, gradients[name])
             ema_update(momentum, model)
             steps.append(terms)
-        for name, net in model.items():  # last bits differ between Pythons, and would grow: round
+        for name, net in model.items():  # round: last bits differ between Pythons, and would grow
             model[name] = {W: [[round(w, 6) for w in row] for row in net[W]] for W in net}
         history.append({term: sum(t[term] for t in steps) / len(steps) for term in steps[0]})
         total = sum(sum(row) for net in model.values() for W in net.values() for row in W)
@@ -265,7 +265,7 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
     return history
 
 # ---- What was learned ----------------------------------------------------------------------------
-# A low loss proves nothing: a collapsed model has the lowest. So look at the embeddings of images
+# A low Pred proves nothing: a collapsed model has the lowest. So look at the embeddings of images
 # held out from training. Labels are used from here on, and only to measure.
 def embed_patches(img, model):
     """The embeddings of an image's patches by the target encoder: [height][width] -> [K][D]."""
@@ -334,10 +334,10 @@ def draw_data(seed):
     """Training images; 100 held-out images of each pattern, their coins [n][4] and labels [n]."""
     rng, labels = random.Random(seed), [name for name in PATTERNS for _ in range(100)]
     images = [draw_image(list(PATTERNS)[i % len(PATTERNS)], rng)[0] for i in range(NUM_IMAGES)]
-    return (images, *zip(*[draw_image(name, rng) for name in labels]), labels)
+    return (images, *transpose(draw_image(name, rng) for name in labels), labels)
 
 def fit(seed, images, epochs, report=None, pred=1, var=1, cov=1, ema=1, stop_gradient=True):
-    """A model trained with the settings above, as they are now (times 0: off), and its losses."""
+    """A model trained with the settings above, and its losses. A 0 switches that part off."""
     rng, weights = random.Random(seed), (pred * PRED_WEIGHT, var * VAR_WEIGHT, cov * COV_WEIGHT)
     model = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, rng)
     return model, train(images, epochs, LEARNING_RATE, ema * MOMENTUM, BATCH_SIZE, *weights, GAMMA,
@@ -348,7 +348,7 @@ def clean_image(name):
     return [[0.9 * PATTERNS[name](row, column) for column in range(4)] for row in range(4)]
 
 def clean_pairs(name):
-    """Each patch of a pattern's clean image with its negative: [4] sets of tuples [4]."""
+    """Each patch of a pattern's clean image, with its negative unless they are one: [4] sets."""
     return [{tuple(p), tuple(-v for v in p)} for p in extract_patches(clean_image(name))]
 
 def measure(model, data, seed):
@@ -356,15 +356,15 @@ def measure(model, data, seed):
     _, held_out, coins, labels = data
     patches = [embed_patches(img, model) if model else extract_patches(img) for img in held_out]
     x, rows = [average(four) if model else sum(four, []) for four in patches], sum(patches, [])
-    pattern = explained_share(rows, [name for name in labels for _ in range(4)])
-    both = explained_share(rows, [(name, c) for name, four in zip(labels, coins) for c in four])
+    facts = [(name, k, c) for name, four in zip(labels, coins) for k, c in enumerate(four)]
+    pattern, place, coin = [explained_share(rows, [f[:n] for f in facts]) for n in (1, 2, 3)]
     accuracy = [few_label_accuracy(classifier, x, labels, n, random.Random(seed))
                 for classifier, n in ((nearest_mean, 1), (nearest_mean, 5), (linear_probe, 50))]
     pairs = [pair for name in labels for pair in clean_pairs(name)]
     candidates = {patch for pair in pairs for patch in pair}
     guesses = [g for img in held_out if model for g in guess_patches(img, candidates, model)]
     named = [{patch for _, patch in g[:len(pair)]} == pair for g, pair in zip(guesses, pairs)]
-    return (*accuracy, pattern, both - pattern, sum(named) / len(named) if model else math.nan)
+    return (*accuracy, pattern, coin - place, sum(named) / len(named) if model else math.nan)
 
 def show(images):
     """Images side by side, two characters a pixel, from black (blank) to white (@); ?? for None."""
@@ -382,8 +382,8 @@ def demo(seed, epochs):
     print("\nA training image of each: some patches are negatives; ?? is hidden, to be predicted")
     show([img[:2] + [row[:2] + [None, None] for row in img[2:]] for img in images[:len(clean)]])
     print(f"\nTraining for {epochs} epochs...\nLearning rate: {LEARNING_RATE}, EMA momentum: "
-          f"{MOMENTUM}\nLoss: {PRED_WEIGHT:g} Pred + {VAR_WEIGHT:g} Var + {COV_WEIGHT:g} Cov. "
-          "Rank: dimensions in use\n" + "-" * 60, flush=True)
+          f"{MOMENTUM}\nLoss: {PRED_WEIGHT:g} Pred + {VAR_WEIGHT:g} Var + {COV_WEIGHT:g} Cov, as "
+          "weighted here. Rank: dimensions in use\n" + "-" * 60, flush=True)
     def report(epoch, losses, model):
         if epoch % 10 and epoch not in (1, epochs): return
         pred, var, cov = [w * losses[term] for w, term in zip(weights, ("pred", "var", "cov"))]
@@ -399,20 +399,20 @@ def demo(seed, epochs):
         cosines = [dot(a, b) / (math.hypot(*a) * math.hypot(*b) or math.nan) for b in embs.values()]
         print(f"{name:10}", *[f"{cosine:11.3f}" for cosine in cosines])
     print("\nA hidden patch, and the clean patches nearest to its prediction, with distances:\n"
-          "the patch and its negative come first, in either order. It knows what, not which sign.")
+          "If the first two are the patch and its negative, it knows what it is, but not the sign.")
     candidates = {patch for name in PATTERNS for pair in clean_pairs(name) for patch in pair}
     for img in held_out[:300:100]:
         nearest = guess_patches(img, candidates, model)[3][:3]
         print("hidden  " + "".join(f"{distance:8.2f}" for distance, _ in nearest))
         show([[p[:2], p[2:]] for p in (extract_patches(img)[3], *(patch for _, patch in nearest))])
-    print("\nImages named with 1, 5 (nearest mean) and 50 labels a pattern (probe); chance: "
-          f"{1 / len(clean):.0%}.\nShare of patch variance that is pattern, coin; hidden patches named.\n"
-          f"{'':18}{1:10}{5:10}{50:10}{'pattern':>10}{'coin':>10}{'hidden':>10}")
-    untrained = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
-    for name, net in (("pixels", None), ("untrained", untrained), ("Var + Cov alone", fit(
-            seed, images, CONTROL_EPOCHS, pred=0)[0]), ("JEPA", model)):
+    print(f"\nImages named (chance {1 / len(clean):.0%}), variance of patches that is pattern, coin, hidden"
+          f"\npatches named. (Var + Cov alone: {CONTROL_EPOCHS} epochs; more change little.)"
+          f"\n{'':21}1 label  5 labels 50, probe   pattern      coin    hidden")
+    start = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
+    rows = "pixels", "untrained", "Var + Cov alone", "JEPA"
+    for row, net in zip(rows, (None, start, fit(seed, images, CONTROL_EPOCHS, pred=0)[0], model)):
         figures = measure(net, data, seed)
-        print(f"{name:18}" + "".join(f"{v:10.1%}" for v in figures).replace("nan%", "   -"))
+        print(f"{row:18}" + "".join(f"{v:10.1%}" for v in figures).replace("nan%", "   -"))
     print(f"\nLinear Probe Test: {100 * figures[2]:.4g}% accuracy on downstream classification!")
 
 VARIANTS = {
@@ -421,7 +421,7 @@ VARIANTS = {
     "none of the four": {"stop_gradient": False, "ema": 0, "var": 0, "cov": 0}}
 
 def verdict(share, rank):
-    """Of a spread as a share of the untrained, and a rank. (A NaN is never alive.)"""
+    """Alive, or which collapse, by spread (a share of the untrained) and rank; NaN is not alive."""
     if share >= 0.1 and rank >= EMBED_DIM / 2: return "alive"
     return "TOTAL COLLAPSE" if share < 0.1 else "DIMENSIONAL COLLAPSE"
 

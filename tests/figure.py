@@ -6,7 +6,7 @@
 
 embeddings.svg: held-out images as the untrained encoder embeds them, one trained without any guard
 against collapse, and JEPA. collapse.svg: what --collapse prints of the last two, over the epochs.
-With every Python the files are the same to the last byte: if not, jepa.py has changed what it learns.
+With every Python they are the same to the last byte: if not, jepa.py has changed what it learns.
 """
 import argparse
 import math
@@ -18,148 +18,101 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 import jepa  # noqa: E402
 
-SEED, EVERY = 0, 5                # the lines of collapse.svg have a point every so many epochs
-WIDTH, SIDE, GAP, TOP = 800, 244, 28, 70    # of embeddings.svg: its panels are squares, GAP apart
-PLOT_LEFT, PLOT_TOP, PLOT_WIDTH, PLOT_HEIGHT = 46, 74, 144, 120  # of each chart of collapse.svg
-LINES = [("without any guard", "m1"), ("JEPA", "m0")]   # of collapse.svg, with their classes
+SEED, EVERY = 0, 5     # the lines of collapse.svg have a point every so many epochs
+WIDTH, SIDE, GAP, TOP = 800, 244, 28, 70    # in pixels; embeddings.svg has squares, GAP apart
+PLOT_LEFT, PLOT_TOP, PLOT_WIDTH, PLOT_HEIGHT = 46, 70, 120, 120  # of a chart, in its column
+LINES = ("m1", "no guard against collapse"), ("m0", "JEPA")      # of collapse.svg: class, name
 
-# A shape for each pattern, about 7 pixels wide. Their colours, m0 to m3 below, are of Okabe and Ito,
-# for colour-blind people, and have a contrast of 3 or more to white or, in turn, to GitHub's dark.
-SHAPES = ["M-3.4 0a3.4 3.4 0 1 0 6.8 0a3.4 3.4 0 1 0-6.8 0z",                         # circle
-          "M-3-3h6v6h-6z",                                                            # square
-          "M0-4.4L3.8 2.2h-7.6z",                                                     # triangle
-          "M-4-1.3h2.7v-2.7h2.6v2.7h2.7v2.6h-2.7v2.7h-2.6v-2.7h-2.7z"]                # plus
+# A shape for each pattern, about 7 pixels wide. Their colours, m0 to m3 below, are Okabe and Ito's
+# for colour-blind people, those that have a contrast of 3 or more to white and to GitHub's dark.
+SHAPES = ["M-3.4 0a3.4 3.4 0 1 0 6.8 0a3.4 3.4 0 1 0-6.8 0z", "M-3-3h6v6h-6z",  # circle, square
+          "M0-4.4L3.8 2.2h-7.6z",                                               # triangle, plus
+          "M-4-1.3h2.7v-2.7h2.6v2.7h2.7v2.6h-2.7v2.7h-2.6v-2.7h-2.7z"]
 STYLE = """
 text { font: 12px -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #59636e }
-.title { font-size: 15px; font-weight: 600 }
-.head { font-size: 13px; font-weight: 600 }
-.small { font-size: 11px }
-.value { font-size: 11px; font-weight: 600 }
-.middle { text-anchor: middle }
-.end { text-anchor: end }
-.axis { fill: none; stroke: #59636e; stroke-opacity: .6 }
-.grid { fill: none; stroke: #59636e; stroke-opacity: .2 }
-.chance { fill: none; stroke: #59636e; stroke-dasharray: 1 3 }
-.marker { fill-opacity: .6; stroke-width: .8 }
-.m0 { fill: #0072b2; stroke: #0072b2 }
-.m1 { fill: #d55e00; stroke: #d55e00 }
-.m2 { fill: #009e73; stroke: #009e73 }
-.m3 { fill: #cc79a7; stroke: #cc79a7 }
-.value.m0, .value.m1 { stroke: none }
-.line { fill: none; stroke-width: 2; stroke-linejoin: round }
+.title, .head, .value { font-size: 13px; font-weight: 600 } .title { font-size: 15px }
+.small, .value { font-size: 11px } .value { fill: currentColor }
+.middle { text-anchor: middle } .end { text-anchor: end }
+.axis, .grid { fill: none; stroke: #59636e; stroke-opacity: .7 } .grid { stroke-opacity: .2 }
+.marker { fill: currentColor; fill-opacity: .6; stroke: currentColor; stroke-width: .8 }
+.line { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round }
 .line.m1 { stroke-dasharray: 5 2.5 }
+.m0 { color: #0072b2 } .m1 { color: #d55e00 } .m2 { color: #009e73 } .m3 { color: #cc79a7 }
 @media (prefers-color-scheme: dark) {
-text { fill: #9198a1 }
-.axis, .grid, .chance { stroke: #9198a1 }
-.m0 { fill: #56b4e9; stroke: #56b4e9 }
-}
+text { fill: #9198a1 } .value { fill: currentColor } .axis, .grid { stroke: #9198a1 }
+.m0 { color: #56b4e9 } }
 """
 
 
-def observe(model, data, unit=1.0):
-    """What --collapse prints of a model: spread, in units; rank; accuracy with 1 label a pattern."""
+def observe(epoch, losses, model, data):
+    """The losses; spread, rank and accuracy with 1 label a pattern, as --collapse has them, but
+    spread not yet as a share of the untrained; the embeddings x [400][D] of held-out images."""
     _, held_out, _, labels = data
-    rows = [row for img in held_out for row in jepa.embed_patches(img, model)]
-    x, rng = [jepa.embed(img, model) for img in held_out], random.Random(SEED)
-    return {"spread": jepa.spread(rows) / unit, "rank": jepa.effective_rank(rows),
-            "accuracy": jepa.few_label_accuracy(jepa.nearest_mean, x, labels, 1, rng)}
+    patches = [jepa.embed_patches(img, model) for img in held_out]
+    rows, x, rng = sum(patches, []), [jepa.average(four) for four in patches], random.Random(SEED)
+    accuracy = 100 * jepa.few_label_accuracy(jepa.nearest_mean, x, labels, 1, rng)
+    return {"epoch": epoch, **losses, "spread": jepa.spread(rows), "x": x,
+            "rank": jepa.effective_rank(rows), "accuracy": accuracy}
 
 
 def run(epochs=None):
-    """Train both models. Returns panels of (title, embeddings [400][D], what was observed); labels
-    [400]; and the lines: for each model a list of what was observed, with its "epoch" and "pred"."""
-    data = images, held_out, _, labels = jepa.draw_data(SEED)
-    model = jepa.init_model(2, 4, jepa.EMBED_DIM, jepa.HIDDEN_DIM, random.Random(SEED))
-    unit = observe(model, data)["spread"]
-    start = {"epoch": 0, **observe(model, data, unit)}
-    panels, lines = [("untrained", [jepa.embed(img, model) for img in held_out], start)], []
-    for title, off, last in (("no guard, {} epochs", "none of the four", jepa.COLLAPSE_EPOCHS),
-                             ("JEPA, {} epochs", "everything on", jepa.EPOCHS)):
-        line, last = [start], epochs or last
+    """Train without guards and with. Returns what was observed of each, from the untrained model to
+    the end of the first training, then at the end of its own; and the labels of held-out images."""
+    data = images, _, _, labels = jepa.draw_data(SEED)
+    seen, until = [], epochs or jepa.COLLAPSE_EPOCHS
+    for off, last in (("none of the four", until), ("everything on", epochs or jepa.EPOCHS)):
+        model = jepa.init_model(2, 4, jepa.EMBED_DIM, jepa.HIDDEN_DIM, random.Random(SEED))
+        line = [observe(0, {}, model, data)]
 
         def report(epoch, losses, model):
-            if epoch % EVERY == 0 or epoch in (1, last):
-                line.append({"epoch": epoch, **losses, **observe(model, data, unit)})
-        model, _ = jepa.fit(SEED, images, last, report, **jepa.VARIANTS[off])
-        panels.append((title.format(last), [jepa.embed(img, model) for img in held_out], line[-1]))
-        lines.append([seen for seen in line if seen["epoch"] <= jepa.COLLAPSE_EPOCHS])
-    return panels, labels, lines
+            if epoch in (1, until, last) or epoch % EVERY == 0 and epoch < until:
+                line.append(observe(epoch, losses, model, data))
+        jepa.fit(SEED, images, last, report, **jepa.VARIANTS[off])
+        seen.append([{**point, "spread": point["spread"] / line[0]["spread"]} for point in line])
+    return seen, labels
 
 
-def principal_components(C, count=2):
-    """The first axes of a covariance matrix C [D][D], each with its variance: [count] of ([D], float).
-
+def principal_components(C):
+    """The first two axes of a covariance matrix C [D][D]: [2][D]; and the variance of each.
     Power iteration: multiplied by C again and again, any vector turns to the axis of the largest
     variance. Deflation: take this axis out of C, and the next one is the largest. The sign of an
     axis is free: here, its number farthest from 0 is positive."""
-    components = []
-    for _ in range(count):
+    axes, variances = [], []
+    for _ in range(2):
         axis = [1.0 / (i + 1) for i in range(len(C))]
         for _ in range(1000):
             axis = [jepa.dot(row, axis) for row in C]
             length = math.sqrt(jepa.dot(axis, axis)) or 1.0
             axis = [v / length for v in axis]
-        if max(axis, key=abs) < 0.0:
-            axis = [-v for v in axis]
-        variance = jepa.dot(axis, [jepa.dot(row, axis) for row in C])
-        components.append((axis, variance))
-        C = [[v - variance * a * b for v, b in zip(row, axis)] for row, a in zip(C, axis)]
-    return components
+        sign = -1.0 if max(axis, key=abs) < 0.0 else 1.0
+        axes.append([sign * v for v in axis])
+        variances.append(jepa.dot(axis, [jepa.dot(row, axis) for row in C]))
+        C = [[v - variances[-1] * a * b for v, b in zip(row, axis)] for row, a in zip(C, axis)]
+    return axes, variances
 
 
 def project(x):
-    """Embeddings x [n][D] -> points [n][2], their places on the first two components counted from the
-    middle of the panel; half the side of the square that holds them; these two's share of variance."""
+    """Embeddings x [n][D] -> their places on the first two components [n][2], from the middle of
+    the square that holds them; half of its side; the share of the variance that these two show."""
     centered, C = jepa.covariance(x)
-    components = principal_components(C)
-    points = [[jepa.dot(row, axis) for axis, _ in components] for row in centered]
-    ends = [(min(values), max(values)) for values in zip(*points)]
-    points = [[v - (low + high) / 2 for v, (low, high) in zip(point, ends)] for point in points]
-    share = sum(variance for _, variance in components) / sum(C[d][d] for d in range(len(C)))
-    return points, max(high - low for low, high in ends) / 2, share
+    axes, variances = principal_components(C)
+    places = [[jepa.dot(row, axis) for axis in axes] for row in centered]
+    ends = [(min(values), max(values)) for values in zip(*places)]
+    places = [[v - sum(end) / 2 for v, end in zip(place, ends)] for place in places]
+    share = sum(variances) / (sum(C[d][d] for d in range(len(C))) or 1.0)
+    return places, max(high - low for low, high in ends) / 2, share
 
 
 def round_step(length, most):
-    """The smallest of 1, 2, 5, 10, 20, 50... and their tenths of which most are length or more."""
-    return next(float(f"{digit}e{power}") for power in range(-9, 99) for digit in (1, 2, 5)
-                if length <= most * float(f"{digit}e{power}"))
+    """The smallest of ... 0.1, 0.2, 0.5, 1, 2, 5 ... of which at most so many fit into length."""
+    steps = (float(f"{digit}e{power}") for power in range(-9, 99) for digit in (1, 2, 5))
+    return next(step for step in steps if length < (most + 1) * step)
 
 
-def text(x, y, content, kind="middle"):
-    """A line of text, at a place in pixels."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{content}</text>'
-
-
-def path(d, kind):
-    """A line or a shape."""
-    return f'<path d="{d}" class="{kind}"/>'
-
-
-def percent(share):
-    """A share as a text."""
-    return f"{100 * share:.1f}\u2009%"
-
-
-def draw_panel(left, title, points, labels, scale, observed, share):
-    """A panel of embeddings.svg: points [n][2], scale pixels to a unit, and what to say of them."""
-    x, y = left + SIDE / 2, TOP + SIDE / 2
-    lines = [text(x, 18, title, "title middle"),
-             text(x, 38, f"1 label a pattern: {percent(observed['accuracy'])} right"),
-             text(x, 56, f"spread {observed['spread']:.2f}, rank {observed['rank']:.1f}"),
-             f'<rect x="{left}" y="{TOP}" width="{SIDE}" height="{SIDE}" class="axis"/>']
-    places, names = [(x + scale * a, y - scale * b) for a, b in points], list(jepa.PATTERNS)
-    if max(math.dist(place, (x, y)) for place in places) < SIDE / 30:  # a point: help to find it
-        lines += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="15" class="axis"/>',
-                  path(f"M{x:.1f} {y + 15:.1f}v32", "axis"),
-                  text(x, y + 62, f"all {len(points)} images are here")]
-    # One image of each pattern in turn, so that no pattern covers another.
-    for i in sorted(range(len(points)), key=lambda i: labels[:i].count(labels[i])):
-        lines.append('<use href="#m{}" x="{:.1f}" y="{:.1f}"/>'.format(
-            names.index(labels[i]), *places[i]))
-    bar, y = round_step(SIDE / scale, 10), TOP + SIDE + 16
-    return lines + [path(f"M{left + .5} {y - 8}v8m0-4h{scale * bar:.1f}m0-4v8", "axis"),
-                    text(left + scale * bar + 7, y, f"{bar:g}", "small"),
-                    text(left + SIDE, y, f"these two axes: {percent(share)} of variance", "small end")]
+# Elements of an SVG file, at places in pixels: a line of text, a line, the marker of pattern i.
+text = lambda x, y, content, kind: f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{content}</text>'
+path = lambda d, kind: f'<path d="{d}" class="{kind}"/>'
+marker = lambda i, x, y: f'<use href="#m{i}" x="{x:.1f}" y="{y:.1f}"/>'
 
 
 def svg(height, title, description, lines):
@@ -171,74 +124,92 @@ def svg(height, title, description, lines):
         f"<style>{STYLE}</style>", *lines, "</svg>"]) + "\n"
 
 
-def draw_embeddings(panels, labels):
+def draw_panel(left, title, seen, labels, places, share, scale):
+    """A panel of embeddings.svg: places [n][2], scale pixels to 1, below what was observed."""
+    x, y, bottom = left + SIDE / 2, TOP + SIDE / 2, TOP + SIDE
+    lines = [text(x, 18, title, "title middle"),
+             text(x, 38, f"1 label a pattern: {seen['accuracy']:.1f} % right", "middle"),
+             text(x, 56, "{epoch} epochs, spread {spread:.2f}, rank {rank:.1f} of {}".format(
+                 jepa.EMBED_DIM, **seen), "middle"),
+             path(f"M{left} {TOP}h{SIDE}v{SIDE}h-{SIDE}z", "axis")]
+    radius = 11 + scale * max(math.hypot(*place) for place in places)
+    if radius < SIDE / 10:  # then help to find it
+        lines += [f'<circle cx="{x}" cy="{y}" r="{radius:.1f}" class="axis"/>',
+                  path(f"M{x} {y + radius:.1f}V{y + 46}", "axis"),
+                  text(x, y + 61, f"all {len(places)} images are here", "middle")]
+    # One image of each pattern in turn, so that no pattern covers another.
+    for i in sorted(range(len(places)), key=lambda i: labels[:i].count(labels[i])):
+        across, up = [scale * v for v in places[i]]
+        lines.append(marker(list(jepa.PATTERNS).index(labels[i]), x + across, y - up))
+    bar, shown = round_step(SIDE / scale, 9), f"axes show {100 * share:.0f} % of variance"
+    return lines + [path(f"M{left} {bottom + 8}v8m0-4h{scale * bar:.1f}m0-4v8", "axis"),
+                    text(left + scale * bar + 6, bottom + 16, f"{bar:g}", "small"),
+                    text(left + SIDE, bottom + 16, shown, "small end")]
+
+
+def draw_embeddings(seen, labels):
     """embeddings.svg: three panels at one scale, and below them the legend."""
-    projected = [project(x) for _, x, _ in panels]
+    panels = ("untrained", seen[0][0]), (LINES[0][1], seen[0][-1]), (LINES[1][1], seen[1][-1])
+    projected, y = [project(point["x"]) for _, point in panels], TOP + SIDE + 46
     scale = 0.46 * SIDE / max(half for _, half, _ in projected)
-    lines = ["<defs>", *(f'<path id="m{i}" class="marker m{i}" d="{shape}"/>'
-                         for i, shape in enumerate(SHAPES)), "</defs>"]
-    for i, ((title, _, observed), (points, _, share)) in enumerate(zip(panels, projected)):
-        lines += draw_panel(6 + i * (SIDE + GAP), title, points, labels, scale, observed, share)
+    lines = [f'<defs><path id="m{i}" class="marker m{i}" d="{shape}"/></defs>'
+             for i, shape in enumerate(SHAPES)]
+    for i, ((title, point), (places, _, share)) in enumerate(zip(panels, projected)):
+        lines += draw_panel(6 + i * (SIDE + GAP), title, point, labels, places, share, scale)
     for i, name in enumerate(jepa.PATTERNS):
-        x, y = WIDTH / 2 - 205 + 115 * i, TOP + SIDE + 46
-        lines += [f'<use href="#m{i}" x="{x}" y="{y}"/>', text(x + 10, y + 4, name, "name")]
-    told = "; ".join(f"{title}: {percent(seen['accuracy'])}, {seen['spread']:.2f}"
-                     for title, _, seen in panels)
-    return svg(TOP + SIDE + 60, "Embeddings of held-out images: untrained, collapsed, JEPA",
-               f"Three scatter plots at one scale of the embeddings of {len(labels)} images, each on its "
-               f"own first two principal components. Accuracy with 1 label a pattern, and spread: {told}.",
-               lines)
+        x = 12 + 34 * i + 6.5 * len("".join(list(jepa.PATTERNS)[:i]))
+        lines += [marker(i, x, y - 4), text(x + 10, y, name, "name")]
+    lines.append(text(WIDTH - 6, y, "one scale for all three panels", "end"))
+    told = "; ".join(f"{title}, {p['accuracy']:.1f} %, {p['spread']:.2f}" for title, p in panels)
+    return svg(y + 14, "Embeddings of held-out images: untrained, collapsed, JEPA",
+               f"{len(labels)} images three times, each on its own first two principal axes, one "
+               f"scale. Right with 1 label a pattern, and spread: {told}.", lines)
 
 
-def draw_chart(left, title, series, ends, low, top, ticks):
-    """A chart of collapse.svg. series: a line for each model, of points (epoch, value). ends: what to
-    write at their ends. ticks: the values from low to top that have a line and a text."""
-    last, bottom = max(epoch for points in series for epoch, _ in points), PLOT_TOP + PLOT_HEIGHT
+def draw_chart(left, title, key, digits, top, step, seen):
+    """A chart of collapse.svg: what was observed as key, over the epochs, from 0 to top (None: the
+    largest value) with a line every step (None: a round one); Pred by powers of 10."""
+    log, last, bottom = key == "pred", seen[0][-1]["epoch"], PLOT_TOP + PLOT_HEIGHT
+    series = [[(point["epoch"], math.log10(point[key]) if log else point[key])
+               for point in line if key in point and point["epoch"] <= last] for line in seen]
+    values, low = [value for line in series for _, value in line], 0
+    top, step = top or max(values), step or round_step(top or max(values), 3)
+    if log:
+        low, top, step = math.floor(min(values)), math.ceil(max(values)), 1
+    show = lambda v: f"{10.0 ** v:.{max(0, -math.floor(v))}f}" if log else f"{v:.{digits}f}"
     x = lambda epoch: left + PLOT_WIDTH * epoch / last
     y = lambda value: bottom - PLOT_HEIGHT * (value - low) / (top - low)
-    lines = [text(left, PLOT_TOP - 24, title, "head")]
-    for value, shown in ticks:
-        lines += [path(f"M{left} {y(value):.1f}h{PLOT_WIDTH}", "grid" if value > low else "axis"),
-                  text(left - 6, y(value) + 4, shown, "small end")]
-    step = max(1, int(round_step(last, 4)))
-    for epoch in range(0, last + 1, step):
-        lines += [path(f"M{x(epoch):.1f} {bottom}v4", "axis"),
+    drawn = [text(left, PLOT_TOP - 18, title, "head")]
+    for value in [low + step * n for n in range(int((top - low) / step) + 1)]:
+        drawn += [path(f"M{left} {y(value):.1f}h{PLOT_WIDTH}", "grid" if value > low else "axis"),
+                  text(left - 6, y(value) + 4, show(value) if log else f"{value:g}", "small end")]
+    for epoch in range(0, last + 1, max(1, int(round_step(last, 5)))):
+        drawn += [path(f"M{x(epoch):.1f} {bottom}v4", "axis"),
                   text(x(epoch), bottom + 17, epoch, "small middle")]
-    for i, (points, end) in enumerate(zip(series, ends)):
-        places = [f"{x(epoch):.1f} {y(value):.1f}" for epoch, value in points]
-        lines += [path("M" + "L".join(places), f"line {LINES[i][1]}"),
-                  text(x(last) + 3, y(points[-1][1]) - 7, end, f"value {LINES[i][1]} end")]
-    return lines
+    if key == "accuracy":
+        drawn.append(text(left + 4, y(100 / len(jepa.PATTERNS)) + 13, "chance", "small"))
+    for (kind, _), line in zip(LINES, series):
+        drawn += [path("M" + "L".join(f"{x(epoch):.1f} {y(v):.1f}" for epoch, v in line),
+                       f"line {kind}"),
+                  text(x(last) + 4, y(line[-1][1]) + 4, show(line[-1][1]), f"value {kind}")]
+    return drawn
 
 
-def draw_collapse(lines):
-    """collapse.svg: Pred, spread, rank and accuracy of both models over the epochs."""
-    charts = [("Pred (log scale)", "pred", None), ("spread (untrained: 1)", "spread", None),
-              (f"rank, of {jepa.EMBED_DIM}", "rank", jepa.EMBED_DIM),
-              ("1 label a pattern, % right", "accuracy", 100)]
-    drawn = []
-    for i, (name, kind) in enumerate(LINES):
-        left = PLOT_LEFT + 90 * (1 - i)
+def draw_collapse(seen):
+    """collapse.svg: Pred, spread, rank and accuracy of both over the epochs of --collapse."""
+    last = seen[0][-1]["epoch"]
+    drawn = [text(WIDTH - 6, 18, f"epochs 0 to {last} of training", "end")]
+    for (kind, name), left in zip(LINES, (PLOT_LEFT + 90, PLOT_LEFT)):
         drawn += [path(f"M{left} 14h24", f"line {kind}"), text(left + 31, 18, name, "name")]
-    for i, (title, key, top) in enumerate(charts):
-        series = [[(seen["epoch"], seen[key]) for seen in line if key in seen] for line in lines]
-        low, values = 0, [value for points in series for _, value in points]
-        ends = [f"{points[-1][1]:.2f}" for points in series]
-        if key == "pred":
-            series = [[(epoch, math.log10(v)) for epoch, v in points] for points in series]
-            low, top = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-            ticks = [(power, f"{10.0 ** power:.{max(0, -power)}f}") for power in range(low, top + 1)]
-            ends = [f"{10 ** p[-1][1]:.{max(0, 1 - math.floor(p[-1][1]))}f}" for p in series]
-        else:
-            if key == "accuracy":
-                series = [[(epoch, 100 * v) for epoch, v in points] for points in series]
-                ends = [percent(line[-1][key]) for line in lines]
-            step = round_step(top or max(values), 4)
-            top = top or max(values)
-            ticks = [(step * n, f"{step * n:g}") for n in range(int(top / step) + 1)]
-        left = PLOT_LEFT + i * WIDTH // len(charts)
-        drawn += draw_chart(left, title, series, ends, low, top, ticks)
-    return svg(PLOT_TOP + PLOT_HEIGHT + 26, "The lowest loss is the dead one", "TODO", drawn)
+    for i, chart in enumerate((("Pred, log scale", "pred", None, None, None),
+                               ("spread (untrained: 1)", "spread", 2, None, None),
+                               (f"rank (of {jepa.EMBED_DIM})", "rank", 1, jepa.EMBED_DIM, None),
+                               ("% right with 1 label", "accuracy", 1, 100, 25))):
+        drawn += draw_chart(PLOT_LEFT + i * WIDTH // 4, *chart, seen)
+    told = "; ".join("{}: {pred:.5f}, {spread:.2f}, {rank:.1f}, {accuracy:.1f}".format(
+        name, **{p["epoch"]: p for p in line}[last]) for (_, name), line in zip(LINES, seen))
+    return svg(PLOT_TOP + PLOT_HEIGHT + 26, "The lowest Pred is that of the dead model", "Charts "
+               f"over {last} epochs. At the end Pred, spread, rank, % right: {told}.", drawn)
 
 
 def main():
@@ -247,12 +218,11 @@ def main():
     parser.add_argument("--epochs", type=int, help="of both trainings (default: those of jepa.py)")
     parser.add_argument("--output", default=os.path.join(ROOT, ".github"), metavar="FOLDER")
     options = parser.parse_args()
-    panels, labels, lines = run(options.epochs)
+    seen, labels = run(options.epochs)
     os.makedirs(options.output, exist_ok=True)
-    for name, content in (("embeddings.svg", draw_embeddings(panels, labels)),
-                          ("collapse.svg", draw_collapse(lines))):
-        path_to = os.path.join(options.output, name)
-        with open(path_to, "w", encoding="utf-8", newline="\n") as file:
+    for name, content in (("embeddings.svg", draw_embeddings(seen, labels)),
+                          ("collapse.svg", draw_collapse(seen))):
+        with open(os.path.join(options.output, name), "w", encoding="utf-8", newline="\n") as file:
             file.write(content)
 
 

@@ -6,10 +6,14 @@ import contextlib
 import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
 import tempfile
+from unittest import mock
+
+import jepa
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -67,18 +71,66 @@ def printed(function, *args):
     return output.getvalue()
 
 
+@contextlib.contextmanager
+def spy(name):
+    """A list that gets (arguments, result) of each call of this function of jepa.py."""
+    calls, original = [], getattr(jepa, name)
+
+    def note(*args):
+        calls.append((args, original(*args)))
+        return calls[-1][1]
+
+    with mock.patch.object(jepa, name, note):
+        yield calls
+
+
+def few_images(seed=0, per_pattern=2):
+    """Some images of each pattern."""
+    rng = random.Random(seed)
+    return [jepa.draw_image(name, rng)[0] for name in jepa.PATTERNS for _ in range(per_pattern)]
+
+
+def numeric_gradient(loss, weights, step=1e-6):
+    """The gradient of loss() by nested lists: central differences, one number at a time."""
+    if isinstance(weights, dict):
+        return {name: numeric_gradient(loss, weights[name], step) for name in weights}
+    if isinstance(weights[0], list):
+        return [numeric_gradient(loss, row, step) for row in weights]
+    gradient = []
+    for i, weight in enumerate(weights):
+        weights[i] = weight + step
+        above = loss()
+        weights[i] = weight - step
+        gradient.append((above - loss()) / (2 * step))
+        weights[i] = weight
+    return gradient
+
+
+class Byte(int):
+    """A number that wraps around as NumPy's uint8 does, with ints and its own kind."""
+
+    def __new__(cls, value):
+        return int.__new__(cls, value % 256)
+
+
+for _operator in ("add", "radd", "sub", "rsub", "mul", "rmul", "pow"):
+    def _wrap(self, other, name=f"__{_operator}__"):
+        result = getattr(int, name)(self, other)
+        return result if result is NotImplemented else Byte(result)
+
+    setattr(Byte, f"__{_operator}__", _wrap)
+
+
 def two_matrices(x):
     """golden.json's networks (and gradients), W1, b1, W2, b2, as jepa.py has them: two matrices."""
     if isinstance(x, dict) and "b1" in x:
-        return {W: [[*row, bias] for row, bias in zip(x[W], x[b])] for W, b in zip(["W1", "W2"],
-                                                                                   ["b1", "b2"])}
+        return {W: [[*row, bias] for row, bias in zip(x[W], x[b])]
+                for W, b in (("W1", "b1"), ("W2", "b2"))}
     return {key: two_matrices(value) for key, value in x.items()} if isinstance(x, dict) else x
 
 
 def golden_cases():
     """The cases of golden.json, with their model, and minibatch as loss_and_gradients takes it."""
-    import jepa
-
     with open(os.path.join(HERE, "golden.json"), encoding="ascii") as file:
         cases = [two_matrices(case) for case in json.load(file)["cases"]]
     for case in cases:
@@ -97,7 +149,7 @@ def flat(x):
 
 
 def recorded(name):
-    """What study.py printed into tests/recorded/name: {method: {figure: [mean, worst, sd, seed 0]}}."""
+    """What study.py printed into recorded/name: {method: {figure: [mean, worst, sd, seed 0]}}."""
     methods = {}
     with open(os.path.join(HERE, "recorded", name), encoding="ascii") as file:
         for line in file.read().splitlines()[1:]:
