@@ -193,38 +193,14 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
     return ({"loss": loss, "pred": pred, "var": var, "cov": cov},
             {"context_encoder": d_encoder, "predictor": d_predictor})
 
-MODEL = init_model()  # what the functions below use, and train() trains, if given no model
+# ---- Training: draw masks, take the gradient, step against it, let the target encoder follow -----
+MODEL = init_model()  # what is trained, and used, where no model is given
 
 def ema_update(momentum=MOMENTUM, model=None):
     """Moving average: target encoder <- momentum * it + (1 - momentum) * context encoder."""
     m = model or MODEL
     m["target_encoder"] = blend(momentum, m["target_encoder"], 1.0 - momentum, m["context_encoder"])
 
-def context_encode(patch, model=None):
-    """A context patch [P] -> its embedding [D], by the encoder that gradient descent trains."""
-    return mlp_forward((model or MODEL)["context_encoder"], [patch])[0][0]
-
-def target_encode(patch, model=None):
-    """A target patch [P] -> the embedding [D] to predict, by the context encoder's slow copy."""
-    return mlp_forward((model or MODEL)["target_encoder"], [patch])[0][0]
-
-def predict(avg_context, pos, model=None):
-    """The mean context embedding [D] and the target's index -> its predicted embedding [D]."""
-    one_hot = [float(i == pos) for i in range(sizes(model or MODEL)[1])]
-    check(1.0 in one_hot, f"pos must be 0 to {len(one_hot) - 1}, got {pos}")
-    return mlp_forward((model or MODEL)["predictor"], [[*avg_context, *one_hot]])[0][0]
-
-def mse(predictions, targets):
-    """The mean squared error over all numbers: [n][D], [n][D] -> a float."""
-    check(len(predictions) == len(targets), "predictions and targets must be as many")
-    return average([[math.dist(p, t) ** 2 / len(t)] for p, t in zip(predictions, targets)])[0]
-
-def jepa_forward(img, context_mask, target_mask, model=None):
-    """Pred, the prediction loss, of one image. The masks list its context and target patches."""
-    batch = [(extract_patches(img, sizes(model or MODEL)[0]), context_mask, target_mask)]
-    return loss_and_gradients(batch, model or MODEL)[0]["pred"]
-
-# ---- Training: draw masks, take the gradient, step against it, let the target encoder follow -----
 def random_masks(num_patches, rng):
     """A context mask and a target mask: the indices of about 75 % and 25 % of the patches."""
     order, num_targets = list(range(num_patches)), max(1, round(num_patches / 4))
@@ -263,6 +239,31 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
                 f" to {max(pixels):g}, expected -1 to 1 or so; if so, try a smaller lr than {lr:g}")
         if on_epoch: on_epoch(epoch, history[-1], model)
     return history
+
+# ---- One image at a time: the same forward pass, to be called from a notebook --------------------
+def context_encode(patch, model=None):
+    """A context patch [P] -> its embedding [D], by the encoder that gradient descent trains."""
+    return mlp_forward((model or MODEL)["context_encoder"], [patch])[0][0]
+
+def target_encode(patch, model=None):
+    """A target patch [P] -> the embedding [D] to predict, by the context encoder's slow copy."""
+    return mlp_forward((model or MODEL)["target_encoder"], [patch])[0][0]
+
+def predict(avg_context, pos, model=None):
+    """The mean context embedding [D] and the target's index -> its predicted embedding [D]."""
+    one_hot = [float(i == pos) for i in range(sizes(model or MODEL)[1])]
+    check(1.0 in one_hot, f"pos must be 0 to {len(one_hot) - 1}, got {pos}")
+    return mlp_forward((model or MODEL)["predictor"], [[*avg_context, *one_hot]])[0][0]
+
+def mse(predictions, targets):
+    """The mean squared error over all numbers: [n][D], [n][D] -> a float."""
+    check(len(predictions) == len(targets), "predictions and targets must be as many")
+    return average([[math.dist(p, t) ** 2 / len(t)] for p, t in zip(predictions, targets)])[0]
+
+def jepa_forward(img, context_mask, target_mask, model=None):
+    """Pred, the prediction loss, of one image. The masks list its context and target patches."""
+    batch = [(extract_patches(img, sizes(model or MODEL)[0]), context_mask, target_mask)]
+    return loss_and_gradients(batch, model or MODEL)[0]["pred"]
 
 # ---- What was learned ----------------------------------------------------------------------------
 # A low Pred proves nothing: a collapsed model has the lowest. So look at the embeddings of images
@@ -405,9 +406,8 @@ def demo(seed, epochs):
         nearest = guess_patches(img, candidates, model)[3][:3]
         print("hidden  " + "".join(f"{distance:8.2f}" for distance, _ in nearest))
         show([[p[:2], p[2:]] for p in (extract_patches(img)[3], *(patch for _, patch in nearest))])
-    print(f"\nImages named (chance {1 / len(clean):.0%}), variance of patches that is pattern, coin, hidden"
-          f"\npatches named. (Var + Cov alone: {CONTROL_EPOCHS} epochs; more change little.)"
-          f"\n{'':21}1 label  5 labels 50, probe   pattern      coin    hidden")
+    print(f"\nImages named (chance {1 / len(clean):.0%}); patch variance by pattern, coin; hidden patches"
+          f" named\n(Var+Cov: {CONTROL_EPOCHS} epochs) 1 label  5 labels 50, probe   pattern      coin    hidden")
     start = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
     rows = "pixels", "untrained", "Var + Cov alone", "JEPA"
     for row, net in zip(rows, (None, start, fit(seed, images, CONTROL_EPOCHS, pred=0)[0], model)):
