@@ -406,8 +406,8 @@ def demo(seed, epochs):
         nearest = guess_patches(img, candidates, model)[3][:3]
         print("hidden  " + "".join(f"{distance:8.2f}" for distance, _ in nearest))
         show([[p[:2], p[2:]] for p in (extract_patches(img)[3], *(patch for _, patch in nearest))])
-    print(f"\nImages named, chance {1 / len(clean):.0%}. Variance by pattern, coin. Hidden patches named."
-          f"\nVar+Cov: {CONTROL_EPOCHS} epochs  1 label 5 labels 50 probe  pattern     coin   hidden")
+    print(f"\nImages named (chance {1 / len(clean):.0%}); variance by pattern, coin; hidden named\n"
+          f"Var+Cov: {CONTROL_EPOCHS} epochs  1 label 5 labels 50 probe  pattern     coin   hidden")
     start = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
     rows = "pixels", "untrained", "Var + Cov alone", "JEPA"
     for row, net in zip(rows, (None, start, fit(seed, images, CONTROL_EPOCHS, pred=0)[0], model)):

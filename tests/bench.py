@@ -22,7 +22,7 @@ np = torch = engine = None  # contestants() puts NumPy, PyTorch and micrograd.en
 
 # ---- The contestants: each a step(model, batch) that changes the model and returns the loss ------
 def jepa_step(model, batch):
-    """What jepa.train does with each minibatch. (Only jepa.py checks its input.)"""
+    """What jepa.train does with each minibatch. (Of all of them, only this checks its input.)"""
     terms, gradients = jepa.loss_and_gradients(batch, model)
     for name in gradients:
         model[name] = jepa.blend(1.0, model[name], -jepa.LEARNING_RATE, gradients[name])
@@ -58,6 +58,8 @@ def loop_backward(net, grad, x, h, dy):
         for k in range(len(x)): dW1[j][k] += dz[j] * x[k]
     return dz
 
+zeros = lambda W: [[0.0] * len(row) for row in W]
+
 def loop_blend(a, net, b, other):
     for W, V in zip(net.values(), other.values()):
         for i in range(len(W)):
@@ -66,8 +68,7 @@ def loop_blend(a, net, b, other):
 def loop_step(model, batch):
     encoder, target_encoder, predictor = [model[name] for name in NETWORKS]
     D, K, seen, pred, var, cov = len(encoder["W2"]), len(batch[0][0]), [], 0.0, 0.0, 0.0
-    d_encoder, d_predictor = [convert(net, lambda W: [[0.0] * len(row) for row in W])
-                              for net in (encoder, predictor)]
+    d_encoder, d_predictor = convert(encoder, zeros), convert(predictor, zeros)
     num_errors = D * len(batch) * len(batch[0][2])
     for patches, context_mask, target_mask in batch:  # Pred, forward, and back to the embeddings
         avg, d_avg = [0.0] * D, [0.0] * D
@@ -138,7 +139,8 @@ def numpy_step(model, batch):
     C = centered.T @ centered / (B * c - 1)
     sd = np.sqrt(C.diagonal() + jepa.EPS)
     np.fill_diagonal(C, 0.0)
-    loss = total((error * error).mean(), np.maximum(jepa.GAMMA - sd, 0.0).mean(), (C * C).sum() / D)    d_predictions = error * (2.0 * jepa.PRED_WEIGHT / error.size)
+    loss = total((error * error).mean(), np.maximum(jepa.GAMMA - sd, 0.0).mean(), (C * C).sum() / D)
+    d_predictions = error * (2.0 * jepa.PRED_WEIGHT / error.size)
     d_predictor, dz = numpy_backward(predictor, x_pred, h_pred, d_predictions)
     d_avg = (dz @ predictor["W1"][:, :D]).reshape(B, t, D).sum(1) / c
     dC = C * (2.0 * jepa.COV_WEIGHT / D)
@@ -228,8 +230,7 @@ def contestants():
     if torch: torch.set_num_threads(1), torch.set_default_dtype(torch.float64)
     tensors = lambda rows: torch.tensor(rows, requires_grad=True)
     values = lambda rows: [[engine.Value(v) for v in row] for row in rows]
-    stack = lambda batch, make: [make(column) for column in zip(*batch)]
-    to_list = lambda weights: weights.tolist()
+    stack, to_list = lambda batch, make: list(map(make, zip(*batch))), lambda w: w.tolist()
     table = {"jepa.py": (copy.deepcopy, list, jepa_step, copy.deepcopy),
              "nested index loops": (copy.deepcopy, list, loop_step, copy.deepcopy),
              "NumPy": (np and np.array, lambda b: stack(b, np.array), numpy_step, to_list),
@@ -320,10 +321,9 @@ def accuracy(model, data):
 def time_goal(table, times, data, epochs):
     """Print how long each takes for the steps after which jepa.py first reaches the goal."""
     rng, accuracies = random.Random(0), {}
-    model = start(rng)
     def look(epoch, _, model):
         if epoch % 5 == 0: accuracies[epoch] = accuracy(model, data)
-    jepa.train(data[0], epochs, rng=rng, on_epoch=look, model=model)
+    jepa.train(data[0], epochs, rng=rng, on_epoch=look, model=start(rng))
     epochs = next((epoch for epoch in accuracies if accuracies[epoch] >= GOAL), epochs)
     steps = epochs * math.ceil(len(data[0]) / jepa.BATCH_SIZE)
     print(f"\nUntil {GOAL:.0%} of held-out images are named right with one label a class: {epochs} "
@@ -402,8 +402,8 @@ def profile(images, rounds):
     vars(jepa).update(kept)
     print(f"\n{'Where a step of jepa.py goes':36}{'us an image':>12}{'share':>8}")
     for name, s in sorted(seconds.items(), key=lambda item: -item[1]):
-        s, share = s / (rounds - 1) / len(images), s / sum(seconds.values())
-        print(f"{name:36}{1e6 * s:12.1f}{share:8.1%}")
+        us = 1e6 * s / (rounds - 1) / len(images)
+        print(f"{name:36}{us:12.1f}{s / sum(seconds.values()):8.1%}")
 
 # ---- Import, memory, demo ------------------------------------------------------------------------
 def measure_import(repeats):
@@ -411,14 +411,12 @@ def measure_import(repeats):
     code = ("import time; begin = time.perf_counter(); import jepa\n"
             "print(time.perf_counter() - begin); jepa.train(jepa.draw_data(0)[0], 2)\n"
             "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     # The shell between: on Linux a process inherits the peak of the one that starts it.
     command = ["sh", "-c", '"$0" -c "$1"; exit $?', sys.executable, code]
-    runs = [subprocess.check_output(command, cwd=ROOT, env=environment).split()
-            for _ in range(1 + repeats)]
-    print(f"\nimport jepa: {1000 * statistics.median(float(run[0]) for run in runs[1:]):.1f} ms; "
-          f"peak memory of a training: "
-          f"{max(int(run[1]) for run in runs) / 2 ** (20 if sys.platform == 'darwin' else 10):.1f} MB")
+    runs = [subprocess.check_output(command, cwd=ROOT).split() for _ in range(1 + repeats)]
+    seconds, peak = statistics.median(float(run[0]) for run in runs[1:]), int(runs[-1][1])
+    peak /= 2 ** 20 if sys.platform == "darwin" else 2 ** 10
+    print(f"\nimport jepa: {1000 * seconds:.1f} ms; peak memory of a training: {peak:.1f} MB")
 
 def build():
     """Whether this interpreter was built with profile-guided optimisation: 1.4 times as fast."""

@@ -18,6 +18,16 @@ import jepa
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 PROGRAM = os.path.join(ROOT, "jepa.py")
+# Runs the program that its argument names; ends it where it would write a file.
+WATCH = """import runpy, sys
+def hook(event, arguments):
+    if event.startswith("socket") or event in ("os.mkdir", "os.remove", "os.rename"):
+        sys.exit("forbidden: " + event)
+    if event == "open" and (set(arguments[1] or "") & set("wxa+") or (arguments[2] or 0) & 3):
+        sys.exit("forbidden: writing %s" % arguments[0])
+program = sys.argv.pop(1)
+if hasattr(sys, "addaudithook"): sys.addaudithook(hook)
+runpy.run_path(program, run_name="__main__")"""
 _demo = []
 _background = concurrent.futures.ThreadPoolExecutor(1)
 
@@ -104,6 +114,26 @@ def numeric_gradient(loss, weights, step=1e-6):
         gradient.append((above - loss()) / (2 * step))
         weights[i] = weight
     return gradient
+
+
+def random_case(rng):
+    """A model and a minibatch of random sizes and masks, with every relu away from its kink."""
+    while True:
+        patch_size, rows, columns = rng.randint(1, 3), rng.randint(1, 3), rng.randint(2, 3)
+        K, D, hidden, batch = rows * columns, rng.randint(2, 4), rng.randint(3, 6), []
+        model = jepa.init_model(patch_size, K, D, hidden, rng)
+        model["target_encoder"] = jepa.init_mlp(patch_size ** 2, hidden, D, rng)
+        for row in [row for net in model.values() for W in net.values() for row in W]:
+            row[-1] = rng.uniform(-0.5, 0.5)  # the bias
+        for _ in range(rng.randint(1, 3)):
+            patches = [[rng.uniform(-1, 1) for _ in range(patch_size ** 2)] for _ in range(K)]
+            order, cut = rng.sample(range(K), K), rng.randint(1, K - 1)
+            batch.append((patches, order[:cut], order[cut:][:rng.randint(1, K)]))
+        with spy("mlp_forward") as calls:
+            jepa.loss_and_gradients(batch, model)
+        sums = flat([jepa.matmul_t([[*row, 1.0] for row in x], net["W1"]) for (net, x), _ in calls])
+        if sum(len(mask) for _, mask, _ in batch) >= 3 and min(map(abs, sums)) > 1e-4:
+            return model, batch
 
 
 class Byte(int):

@@ -1,30 +1,15 @@
 """The command line: the real program, run as a subprocess, in every kind of surroundings."""
 
-import os
-import random
-import re
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
+import os, random, re, signal, subprocess, sys, tempfile, threading
 import unittest
 from unittest import mock
 
 import jepa
 from tests.interpreters import find_interpreters
-from tests.support import PROGRAM, ROOT, later, printed, run, small_program, start_demo
+from tests.support import PROGRAM, ROOT, WATCH, later, printed, run, small_program, start_demo
 
 SHORT = ("--seed", "1", "--epochs", "12")
-WATCH = """import runpy, sys
-def hook(event, arguments):
-    if event.startswith("socket") or event in ("os.mkdir", "os.remove", "os.rename"):
-        sys.exit("forbidden: " + event)
-    if event == "open" and (set(arguments[1] or "") & set("wxa+") or (arguments[2] or 0) & 3):
-        sys.exit("forbidden: writing %s" % arguments[0])
-program = sys.argv.pop(1)
-if hasattr(sys, "addaudithook"): sys.addaudithook(hook)
-runpy.run_path(program, run_name="__main__")"""
+
 
 
 def setUpModule():
@@ -129,7 +114,3 @@ class Endings(unittest.TestCase):
             self.assertIn(process.wait(60), (-signal.SIGINT, 130))
             timer.join()
             self.assertEqual(errors, "", arguments)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -1,13 +1,6 @@
 """Wrong and unusual input: each call gives the right numbers or says in one line what is wrong."""
 
-import array
-import ast
-import copy
-import inspect
-import math
-import random
-import re
-import sys
+import array, ast, copy, inspect, math, random, re, sys
 import unittest
 from unittest import mock
 
@@ -278,7 +271,3 @@ class Copying(unittest.TestCase):
         self.assertRegex(modules[0], r"^import ((argparse|math|random|signal|sys)(, |$))+$")
         self.assertRegex(modules[1], r"^from operator import ")
         self.assertEqual(jepa.__file__, PROGRAM)
-
-
-if __name__ == "__main__":
-    unittest.main()

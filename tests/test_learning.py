@@ -1,9 +1,6 @@
 """Learning: the data, the training loop, the measurements, collapse, and what the demo shows."""
 
-import inspect
-import math
-import random
-import re
+import inspect, math, random, re
 import unittest
 from unittest import mock
 
@@ -339,7 +336,3 @@ class TheDemo(unittest.TestCase):
         self.assertGreater(best[5], rows["untrained"][5] + 30)  # hidden patches named
         probe = re.search(r"Linear Probe Test: ([\d.]+)%", demo_output()).group(1)
         self.assertAlmostEqual(float(probe), best[2], delta=0.051)
-
-
-if __name__ == "__main__":
-    unittest.main()
