@@ -31,7 +31,7 @@ LEARNING_RATE = 0.02    # a step is this times the gradient
 MOMENTUM = 0.99         # what the target encoder keeps of itself at each step
 PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT = 75.0, 10.0, 40.0  # of the three terms of the loss
 GAMMA, EPS = 0.4, 1e-4  # Var asks each dimension for this standard deviation; EPS: see there
-COLLAPSE_EPOCHS, CONTROL_EPOCHS = 45, 20  # of a row of --collapse, and of the demo's control
+COLLAPSE_EPOCHS, CONTROL_EPOCHS = 40, 20  # of a row of --collapse, and of the demo's control
 
 # ---- Data: images and patches --------------------------------------------------------------------
 # Four patterns. In an image each of its four patches is, by a coin of its own, left as it is or
@@ -72,7 +72,7 @@ def extract_patches(img, patch_size=2, what="an image"):
 # ---- A two-layer network and its backward pass ---------------------------------------------------
 # All three networks are of this kind. A bias is the weight of an input that is always 1: so a 1 is
 # appended to the input and to the hidden layer, and a network is two matrices.
-dot = getattr(math, "sumprod", lambda a, b: sum(map(mul, a, b)))   # [k], [k] -> a number
+dot = getattr(math, "sumprod", lambda a, b: sum(map(mul, a, b), 0.0))  # [k], [k] -> number
 matmul_t = lambda a, b: [[dot(v, w) for w in b] for v in a]        # a . b^T: -> [n][m]
 transpose = lambda a: list(zip(*a))                                # a^T: [n][k] -> [k][n]
 
@@ -91,15 +91,15 @@ def mlp_forward(net, x):
     h = [[0.0 if v <= 0.0 else v for v in row] + [1.0] for row in z]    # [n][hidden+1]   relu(z)
     return matmul_t(h, net["W2"]), (x, h)                               # [n][out]        h . W2^T
 
-def mlp_backward(net, saved, dy, with_dx=False):
-    """The chain rule, last line of mlp_forward first. dy is short for dL/dy [n][out], and so on."""
+def mlp_backward(net, saved, dy, num_dx=0):
+    """The chain rule, last line first. dy is short for dL/dy [n][out]; dx is of num_dx inputs."""
     x, h = saved
     dW2 = matmul_t(transpose(dy), transpose(h))                         # [out][hidden+1] dy^T . h
     W2_t = transpose(net["W2"])[:-1]                                    # [hidden][out]   no biases
     dz = [[0.0 if v <= 0.0 else dot(dy_row, w) for v, w in zip(h_row, W2_t)]
           for h_row, dy_row in zip(h, dy)]                              # [n][hidden]     dy . W2
     dW1 = matmul_t(transpose(dz), transpose(x))                         # [hidden][in+1]  dz^T . x
-    dx = with_dx and matmul_t(dz, transpose(net["W1"])[:-1])            # [n][in]         dz . W1
+    dx = num_dx and matmul_t(dz, transpose(net["W1"])[:num_dx])         # [n][num_dx]     dz . W1
     return {"W1": dW1, "W2": dW2}, dx
 
 def blend(a, net, b, other):
@@ -180,8 +180,8 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
     var, cov, d_embs = variance_covariance(embs, var_weight, cov_weight, gamma)   # d_embs: [n][D]
     loss = pred_weight * pred + var_weight * var + cov_weight * cov
     # Backward: the predictor, the mean (each of its patches gets an equal share), the encoder.
-    d_predictor, dx = mlp_backward(model["predictor"], pred_saved, d_predictions, with_dx=True)
-    d_avg = [[sum(column) / x_owner.count(b) for column in transpose(rows)[:D]]   # not the position
+    d_predictor, dx = mlp_backward(model["predictor"], pred_saved, d_predictions, num_dx=D)
+    d_avg = [[sum(column) / x_owner.count(b) for column in zip(*rows)]
              for b, rows in grouped(dx, t_owner).items()]                         # [images][D]
     d_embs = [[d + a for d, a in zip(row, d_avg[b])] for b, row in zip(x_owner, d_embs)]    # [n][D]
     d_encoder, _ = mlp_backward(model["context_encoder"], saved, d_embs)
@@ -427,7 +427,7 @@ def verdict(share, rank):
 
 def collapse(seed, epochs):
     """What `python3 jepa.py --collapse` prints."""
-    data = images, held_out, _, _ = draw_data(seed)
+    images, held_out, _, labels = draw_data(seed)
     print("Why does it not collapse, and how would you notice? Take parts away, look\n" + "=" * 60)
     print("Total collapse: embeddings are alike, spread below 10% of the untrained. Dimensional:\n"
           f"on few lines, rank below {EMBED_DIM / 2:g} of {EMBED_DIM}. 1 label: accuracy, chance "
@@ -437,12 +437,12 @@ def collapse(seed, epochs):
     before = spread(embs(init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))))
     for name, off in VARIANTS.items():
         try: model, losses = fit(seed, images, epochs, **off)
-        except FloatingPointError:
-            print(f"{name:18}diverged", flush=True)
-            continue
+        except FloatingPointError: print(f"{name:18}diverged", flush=True); continue
         share, rank = spread(embs(model)) / before, effective_rank(embs(model))
-        print(f"{name:18}{losses[-1]['pred']:8.4f}{share:8.2f}{rank:6.2f}"
-              f"{measure(model, data, seed)[0]:9.1%}  {verdict(share, rank)}", flush=True)
+        one = few_label_accuracy(nearest_mean, [embed(img, model) for img in held_out], labels, 1,
+                                 random.Random(seed))
+        print(f"{name:18}{losses[-1]['pred']:8.4f}{share:8.2f}{rank:6.2f}{one:9.1%}"
+              f"  {verdict(share, rank)}", flush=True)
 
 def main():
     """The command line."""

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast is a training step of jepa.py, beside the same step written in other ways?
 
-    python3 tests/bench.py    the tables (a minute or two); --help lists what else there is
+    python3 tests/bench.py    the tables, in two minutes; --help lists what else there is
 
 First all contestants take the same steps on the same minibatches from the same weights, and must
 end with the loss and the weights of jepa.py; exit code 1 if one does not. The settings are those
@@ -9,15 +9,14 @@ of jepa.py, as they are now.
 """
 import argparse, copy, gc, importlib, itertools, math, os, platform
 import random, statistics, subprocess, sys, sysconfig, time
-
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 import jepa
 
 NETWORKS = ("context_encoder", "target_encoder", "predictor")
-TOLERANCE = 1e-6         # of loss and weights
-GOAL, SLOW = 0.95, 15.0  # accuracy to be reached; seconds above which a training is estimated
-clock = time.perf_counter if os.name == "nt" else time.process_time  # s of processor, of one thread
+TOLERANCE, GOAL = 1e-6, 0.95  # of loss and weights after the same steps; accuracy to be reached
+SLOW = 15.0             # seconds: a training that takes longer is estimated from some of its steps
+clock = time.perf_counter if os.name == "nt" else time.process_time  # seconds of the processor
 np = torch = engine = None  # contestants() puts NumPy, PyTorch and micrograd.engine here
 
 # ---- The contestants: each a step(model, batch) that changes the model and returns the loss ------
@@ -59,7 +58,6 @@ def loop_backward(net, grad, x, h, dy):
     return dz
 
 zeros = lambda W: [[0.0] * len(row) for row in W]
-
 def loop_blend(a, net, b, other):
     for W, V in zip(net.values(), other.values()):
         for i in range(len(W)):
@@ -102,7 +100,7 @@ def loop_step(model, batch):
             elif math.sqrt(C + jepa.EPS) < jepa.GAMMA:
                 var += (jepa.GAMMA - math.sqrt(C + jepa.EPS)) / D
                 dC[i][i] = -jepa.VAR_WEIGHT / (2.0 * math.sqrt(C + jepa.EPS)) / D
-    for (x, h, _, d_avg), row in zip(seen, centered):  # back through the encoder; the updates
+    for (x, h, _, d_avg), row in zip(seen, centered):  # back through the encoder, then the updates
         dy = loop_matvec(dC, row)
         for d in range(D): dy[d] = d_avg[d] + dy[d] * 2.0 / (n - 1)
         loop_backward(encoder, d_encoder, x, h, dy)
@@ -145,8 +143,8 @@ def numpy_step(model, batch):
     d_avg = (dz @ predictor["W1"][:, :D]).reshape(B, t, D).sum(1) / c
     dC = C * (2.0 * jepa.COV_WEIGHT / D)
     np.fill_diagonal(dC, np.where(sd < jepa.GAMMA, -jepa.VAR_WEIGHT / (2.0 * D * sd), 0.0))
-    dz = d_avg.repeat(c, 0) + centered @ dC * (2.0 / (B * c - 1))
-    d_encoder, _ = numpy_backward(encoder, x, h, dz)
+    d_embs = d_avg.repeat(c, 0) + centered @ dC * (2.0 / (B * c - 1))
+    d_encoder, _ = numpy_backward(encoder, x, h, d_embs)
     for key in encoder:
         encoder[key] -= jepa.LEARNING_RATE * d_encoder[key]
         predictor[key] -= jepa.LEARNING_RATE * d_predictor[key]
@@ -184,7 +182,6 @@ def torch_step(model, batch):
 
 # ---- micrograd: autograd number by number --------------------------------------------------------
 micrograd_data = lambda rows: [[v.data for v in row] for row in rows]
-
 def micrograd_forward(net, x):
     """One input x [in] of floats or Values -> output [out] of Values."""
     h = [sum((w * v for w, v in zip(row, x)), row[-1]).relu() for row in net["W1"]]
@@ -244,7 +241,6 @@ def convert(model, function):
             for name, part in model.items()}
 
 flat = lambda net: [w for W in net.values() for row in W for w in row]  # all its weights
-
 def start(rng, hidden_dim=jepa.HIDDEN_DIM, embed_dim=jepa.EMBED_DIM, num_patches=4):
     return jepa.init_model(2, num_patches, embed_dim, hidden_dim, rng)
 
@@ -270,9 +266,9 @@ def compare(table, images, steps=3):
     """An epoch of jepa_step against jepa.train, and steps of all the others against jepa_step."""
     model, trained, stepped = [start(random.Random(0)) for _ in range(3)]
     batches = list(minibatches(images, 1, random.Random(0)))
-    losses = jepa.train(images, 1, rng=random.Random(0), model=trained)[0]
-    mean = statistics.mean(jepa_step(stepped, batch) for batch in batches)
-    difference("jepa_step", (mean, losses["loss"]), (stepped, trained))
+    loss = jepa.train(images, 1, rng=random.Random(0), model=trained)[0]["loss"]
+    losses = statistics.mean(jepa_step(stepped, batch) for batch in batches), loss
+    difference("jepa_step", losses, (stepped, trained))
     print("\nSame loss and weights as jepa.py? Largest difference")
     for name, (load, pack, step, unload) in list(table.items())[1:]:
         expected, own, worst = copy.deepcopy(model), convert(model, load), 0.0
@@ -295,7 +291,7 @@ def medians(runs, quick):
     """name -> arguments of time_steps; returns name -> (seconds a step, its ratio to the first),
     both medians over rounds. A round times all in turn, so that whatever else the machine does hits
     all alike; micrograd, a hundred times as slow, is in every twentieth round only."""
-    seconds, ratios = {name: [] for name in runs}, {name: [] for name in runs}
+    seconds, ratios = [{name: [] for name in runs} for _ in range(2)]
     for i in range(3 if quick else 100):
         for name, arguments in runs.items():
             if name == "micrograd" and i % 20: continue
@@ -348,7 +344,7 @@ def time_first(data):
     """Print what the settings of the first edition reach on the data of the second."""
     model, begin = start(random.Random(0), 12, 6), clock()
     jepa.train(data[0], 500, 0.02, 0.99, 10, 15.0, 45.0, 45.0, 0.35, model=model)
-    print(f"First edition's settings (hidden 12, minibatch 10, 15/45/45, gamma 0.35): "
+    print("First edition's settings (hidden 12, minibatch 10, 15/45/45, gamma 0.35): "
           f"{accuracy(model, data):.1%} after 500 epochs, {clock() - begin:.1f} s")
 
 def multiply_adds(H, D, K, B, P=4):
@@ -408,14 +404,14 @@ def profile(images, rounds):
 # ---- Import, memory, demo ------------------------------------------------------------------------
 def measure_import(repeats):
     """Print what `import jepa` takes, once compiled, and the peak memory of a short training."""
-    code = ("import time; begin = time.perf_counter(); import jepa\n"
-            "print(time.perf_counter() - begin); jepa.train(jepa.draw_data(0)[0], 2)\n"
+    code = ("import time; begin = time.process_time(); import jepa\n"
+            "print(time.process_time() - begin); jepa.train(jepa.draw_data(0)[0], 2)\n"
             "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
     # The shell between: on Linux a process inherits the peak of the one that starts it.
     command = ["sh", "-c", '"$0" -c "$1"; exit $?', sys.executable, code]
     runs = [subprocess.check_output(command, cwd=ROOT).split() for _ in range(1 + repeats)]
     seconds, peak = statistics.median(float(run[0]) for run in runs[1:]), int(runs[-1][1])
-    peak /= 2 ** 20 if sys.platform == "darwin" else 2 ** 10
+    peak /= 2 ** (20 if sys.platform == "darwin" else 10)  # MB of bytes, or of kB
     print(f"\nimport jepa: {1000 * seconds:.1f} ms; peak memory of a training: {peak:.1f} MB")
 
 def build():
@@ -433,9 +429,9 @@ def main():
     parser.add_argument("--profile", action="store_true", help="show where a step's time goes")
     options, data = parser.parse_args(), jepa.draw_data(0)
     images, quick, table = data[0], options.quick, contestants()
+    missing = ", ".join(sorted({"NumPy", "PyTorch", "micrograd"} - {*table})) or "none"
     print(platform.python_implementation(), platform.python_version(), f"({build()} build),",
-          platform.platform() + "\nNot installed:",
-          ", ".join(sorted({"NumPy", "PyTorch", "micrograd"} - {*table})) or "none")
+          platform.platform() + "\nNot installed:", missing)
     if hasattr(gc, "freeze"): gc.freeze()  # else each gc.collect looks through PyTorch
     compare(table, images)
     times = time_contestants(table, images, quick)
