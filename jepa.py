@@ -30,8 +30,8 @@ EPOCHS, BATCH_SIZE = 90, 5     # passes over the images; images in a minibatch, 
 LEARNING_RATE = 0.02    # a step is this times the gradient
 MOMENTUM = 0.99         # what the target encoder keeps of itself at each step
 PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT = 75.0, 10.0, 40.0  # of the three terms of the loss
-GAMMA, EPS = 0.4, 1e-4  # Var asks each dimension for this standard deviation; EPS: see there
-COLLAPSE_EPOCHS, CONTROL_EPOCHS = 40, 20  # of a row of --collapse, and of the demo's control
+GAMMA, EPS = 0.4, 1e-4  # Var asks each dimension for this standard deviation; EPS: lest sd be 0
+COLLAPSE_EPOCHS, CONTROL_EPOCHS = 40, 20  # of a row of --collapse; of Var + Cov alone, flat by then
 
 # ---- Data: images and patches --------------------------------------------------------------------
 # Four patterns. In an image each of its four patches is, by a coin of its own, left as it is or
@@ -78,6 +78,7 @@ transpose = lambda a: list(zip(*a))                                # a^T: [n][k]
 
 def init_mlp(num_in, num_hidden, num_out, rng):
     """A network: W1 [hidden][in+1], W2 [out][hidden+1]. The last column is the biases, zero."""
+    check(isinstance(rng, random.Random), f"rng must be a generator, as random.Random({rng!r}) is")
     def xavier(rows, columns):  # Glorot and Bengio 2010, eq. 16
         limit = math.sqrt(6.0 / (rows + columns))
         return [[rng.uniform(-limit, limit) for _ in range(columns)] + [0.0] for _ in range(rows)]
@@ -92,12 +93,12 @@ def mlp_forward(net, x):
     return matmul_t(h, net["W2"]), (x, h)                               # [n][out]        h . W2^T
 
 def mlp_backward(net, saved, dy, num_dx=0):
-    """The chain rule, last line first. dy is short for dL/dy [n][out]; dx is of num_dx inputs."""
+    """The chain rule, last line first. dy: dL/dy [n][out]; dx: dL/d(first num_dx inputs), or 0."""
     x, h = saved
     dW2 = matmul_t(transpose(dy), transpose(h))                         # [out][hidden+1] dy^T . h
     W2_t = transpose(net["W2"])[:-1]                                    # [hidden][out]   no biases
     dz = [[0.0 if v <= 0.0 else dot(dy_row, w) for v, w in zip(h_row, W2_t)]
-          for h_row, dy_row in zip(h, dy)]                              # [n][hidden]     dy . W2
+          for h_row, dy_row in zip(h, dy)]                              # [n][hidden]  dy . W2, relu
     dW1 = matmul_t(transpose(dz), transpose(x))                         # [hidden][in+1]  dz^T . x
     dx = num_dx and matmul_t(dz, transpose(net["W1"])[:num_dx])         # [n][num_dx]     dz . W1
     return {"W1": dW1, "W2": dW2}, dx
@@ -116,7 +117,7 @@ def init_model(patch_size=2, num_patches=4, embed_dim=EMBED_DIM, hidden_dim=HIDD
             "predictor": init_mlp(embed_dim + num_patches, hidden_dim, embed_dim, rng)}
 
 def sizes(model):
-    """(patch_size, K, D) of a model, read off its weights. ValueError if it is none."""
+    """(patch_size, K, D) of a model: its predictor has D + K inputs and a bias, and D outputs."""
     check(isinstance(model, dict), f"a model is init_model()'s dict, got {type(model).__name__}")
     P, (W1, W2) = len(model["context_encoder"]["W1"][0]) - 1, model["predictor"].values()
     return math.isqrt(P), len(W1[0]) - 1 - len(W2), len(W2)
@@ -143,27 +144,26 @@ def covariance(embeddings):
     return z, [[v / degrees for v in row] for row in matmul_t(columns, columns)]
 
 def variance_covariance(embeddings, var_weight, cov_weight, gamma):
-    """Var, Cov (VICReg eq. 1, 2, 4); the gradient [n][D] of both, weighted. Each has dC below."""
+    """Var, Cov (VICReg eq. 1, 2, 4), and dL/dembeddings [n][D], by way of dC (short for dL/dC)."""
     z, C = covariance(embeddings)                                                 # [n][D], [D][D]
     D, dims, sds = len(C), range(len(C)), [math.sqrt(C[d][d] + EPS) for d in range(len(C))]
     var = sum(max(gamma - sd, 0.0) for sd in sds) / D
     d_diagonal = [-var_weight / (2.0 * sd) / D if sd < gamma else 0.0 for sd in sds]
     cov = sum(C[i][j] * C[i][j] for i in dims for j in dims if i != j) / D
     dC = [[cov_weight * 2.0 * C[i][j] / D if i != j else d_diagonal[i] for j in dims] for i in dims]
-    # C = z^T . z / (n-1), dC symmetric: dz = 2 z . dC / (n-1); its sum, back through the mean, is 0
+    # As C = z^T . z / (n-1): dz = 2 z . dC / (n-1). Rows of dz sum to 0, so the mean adds nothing.
     return var, cov, matmul_t(z, [[v * 2.0 / max(1, len(z) - 1) for v in row] for row in dC])
 
 # ---- The heart: a minibatch forward, and in the mirror backward ----------------------------------
 def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEIGHT,
                        cov_weight=COV_WEIGHT, gamma=GAMMA, stop_gradient=True):
-    """The loss of a minibatch, and its gradient. batch has (patches [K][P], context_mask,
-    target_mask) for each image. Returns {"loss", "pred", "var", "cov"}, the last three before
-    weighting, and {"context_encoder", "predictor"}, gradients in the shapes of the networks."""
+    """Of a batch of (patches [K][P], context_mask, target_mask): {"loss", "pred", "var", "cov"},
+    the terms unweighted; and the gradients of the loss by {"context_encoder", "predictor"}."""
     (_, K, D), context, targets = sizes(model), [], []
     for b, (patches, context_mask, target_mask) in enumerate(batch):
         both = [*context_mask, *target_mask]
-        check(len({*both} & {*range(K)}) == len(both) > len(context_mask) > 0, "masks must list "
-              f"different patches, 0 to {K - 1}, got {context_mask} and {target_mask}")
+        check(len(patches) == K and len({*both} & {*range(K)}) == len(both) > len(context_mask) > 0,
+              f"masks must list different ones of {K} patches: got {context_mask}, {target_mask}")
         context += [(b, patches[i]) for i in context_mask]                        # n rows
         targets += [(b, i, patches[i]) for i in target_mask]                      # m rows
     (x_owner, x), (t_owner, _, x_target) = zip(*context), zip(*targets)           # owner: its image
@@ -179,15 +179,15 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
     d_predictions = [[pred_weight * 2.0 * e / (len(errors) * D) for e in row] for row in errors]
     var, cov, d_embs = variance_covariance(embs, var_weight, cov_weight, gamma)   # d_embs: [n][D]
     loss = pred_weight * pred + var_weight * var + cov_weight * cov
-    # Backward: the predictor, the mean (each of its patches gets an equal share), the encoder.
+    # Backward: predictor; mean (its gradients from all targets, shared by its patches); encoder.
     d_predictor, dx = mlp_backward(model["predictor"], pred_saved, d_predictions, num_dx=D)
     d_avg = [[sum(column) / x_owner.count(b) for column in zip(*rows)]
              for b, rows in grouped(dx, t_owner).items()]                         # [images][D]
     d_embs = [[d + a for d, a in zip(row, d_avg[b])] for b, row in zip(x_owner, d_embs)]    # [n][D]
     d_encoder, _ = mlp_backward(model["context_encoder"], saved, d_embs)
-    # Nobody calls mlp_backward for the target encoder: its output is taken as given, like a label.
-    # That is the stop-gradient. Without it targets move to predictions too, where all is alike.
-    if not stop_gradient:  # for --collapse: added, as if both encoders were one
+    # No backward pass for the target encoder: its output is taken as given, like a label. That is
+    # the stop-gradient. Without it the targets move to the predictions too: a way to collapse.
+    if not stop_gradient:  # for --collapse: the targets' gradient too, as if both encoders were one
         d_target_encoder, _ = mlp_backward(model["target_encoder"], target_saved, d_predictions)
         d_encoder = blend(1.0, d_encoder, -1.0, d_target_encoder)   # dPred/dt = -dPred/dp
     return ({"loss": loss, "pred": pred, "var": var, "cov": cov},
@@ -269,15 +269,15 @@ def jepa_forward(img, context_mask, target_mask, model=None):
 # A low Pred proves nothing: a collapsed model has the lowest. So look at the embeddings of images
 # held out from training. Labels are used from here on, and only to measure.
 def embed_patches(img, model):
-    """The embeddings of an image's patches by the target encoder: [height][width] -> [K][D]."""
-    return mlp_forward(model["target_encoder"], extract_patches(img, sizes(model)[0]))[0]
+    """An image's patches by the target encoder, as I-JEPA is used: [height][width] -> [K][D]."""
+    return mlp_forward(x=extract_patches(img, sizes(model)[0]), net=model["target_encoder"])[0]
 
 def embed(img, model):
     """The embedding of an image, the mean of those of its patches: [height][width] -> [D]."""
     return average(embed_patches(img, model))
 
 def guess_patches(img, candidates, model):
-    """For each patch of an image the candidates [n][P], by distance to its prediction: [K][n]."""
+    """Per patch of an image, (distance of its prediction, candidate), nearest first: [K][n]."""
     embs = [(target_encode(patch, model), patch) for patch in candidates]
     seen = [context_encode(patch, model) for patch in extract_patches(img, sizes(model)[0])]
     predictions = [predict(average(seen[:k] + seen[k + 1:]), k, model) for k in range(len(seen))]
@@ -311,7 +311,7 @@ def linear_probe(train_x, train_labels, x):
     classes, X_t = list(grouped(rows[:n], train_labels)), transpose(rows[:n])
     one_hot_t = [[float(label == c) for label in train_labels] for c in classes]
     A = [a + b for a, b in zip(matmul_t(X_t, X_t), matmul_t(X_t, one_hot_t))]
-    for i in range(len(A)): A[i][i] = 1.01 * A[i][i] + 1e-9  # a ridge of 1 % of the mean square
+    for i in range(len(A)): A[i][i] = 1.01 * A[i][i] + 1e-9  # a ridge of 1 % of the sum of squares
     for i in range(len(A)):  # (X^T . X + ridge) . W^T = X^T . one_hot, solved by elimination
         A[i] = [v / A[i][i] for v in A[i]]
         A = [row if row is A[i] else [v - row[i] * p for v, p in zip(row, A[i])] for row in A]
@@ -323,6 +323,7 @@ def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
     members, total = grouped(range(len(x)), labels), 0.0
     x, labels = list(x), list(labels)  # by position, which the index of a pandas.Series is not
     for c, m in members.items(): check(0 < per_class < len(m), f"class {c!r} has {len(m)} rows")
+    check(isinstance(rng, random.Random), f"rng must be a generator, as random.Random({rng!r}) is")
     for _ in range(draws):
         known = [i for rows in members.values() for i in rng.sample(rows, per_class)]
         rest = sorted({*range(len(x))} - {*known})
@@ -337,12 +338,12 @@ def draw_data(seed):
     images = [draw_image(list(PATTERNS)[i % len(PATTERNS)], rng)[0] for i in range(NUM_IMAGES)]
     return (images, *transpose(draw_image(name, rng) for name in labels), labels)
 
-def fit(seed, images, epochs, report=None, pred=1, var=1, cov=1, ema=1, stop_gradient=True):
+def fit(seed, images, epochs, report=None, pred=1, var=1, cov=1, ema=1, stop=1):
     """A model trained with the settings above, and its losses. A 0 switches that part off."""
     rng, weights = random.Random(seed), (pred * PRED_WEIGHT, var * VAR_WEIGHT, cov * COV_WEIGHT)
     model = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, rng)
     return model, train(images, epochs, LEARNING_RATE, ema * MOMENTUM, BATCH_SIZE, *weights, GAMMA,
-                        stop_gradient, rng, report, model)
+                        stop, rng, report, model)
 
 def clean_image(name):
     """A pattern at its mean contrast, with neither coins nor noise: [4][4]."""
@@ -353,19 +354,19 @@ def clean_pairs(name):
     return [{tuple(p), tuple(-v for v in p)} for p in extract_patches(clean_image(name))]
 
 def measure(model, data, seed):
-    """What the tables show of a model (None: of pixels), on held-out images, each from 0 to 1."""
+    """The table of a model (None: pixels), 0 to 1; hidden: are a patch and its negative nearest?"""
     _, held_out, coins, labels = data
     patches = [embed_patches(img, model) if model else extract_patches(img) for img in held_out]
     x, rows = [average(four) if model else sum(four, []) for four in patches], sum(patches, [])
     facts = [(name, k, c) for name, four in zip(labels, coins) for k, c in enumerate(four)]
-    pattern, place, coin = [explained_share(rows, [f[:n] for f in facts]) for n in (1, 2, 3)]
+    pattern, placed, full = [explained_share(rows, [f[:n] for f in facts]) for n in (1, 2, 3)]
     accuracy = [few_label_accuracy(classifier, x, labels, n, random.Random(seed))
                 for classifier, n in ((nearest_mean, 1), (nearest_mean, 5), (linear_probe, 50))]
     pairs = [pair for name in labels for pair in clean_pairs(name)]
     candidates = {patch for pair in pairs for patch in pair}
     guesses = [g for img in held_out if model for g in guess_patches(img, candidates, model)]
     named = [{patch for _, patch in g[:len(pair)]} == pair for g, pair in zip(guesses, pairs)]
-    return (*accuracy, pattern, coin - place, sum(named) / len(named) if model else math.nan)
+    return (*accuracy, pattern, full - placed, sum(named) / len(named) if model else math.nan)
 
 def show(images):
     """Images side by side, two characters a pixel, from black (blank) to white (@); ?? for None."""
@@ -406,8 +407,8 @@ def demo(seed, epochs):
         nearest = guess_patches(img, candidates, model)[3][:3]
         print("hidden  " + "".join(f"{distance:8.2f}" for distance, _ in nearest))
         show([[p[:2], p[2:]] for p in (extract_patches(img)[3], *(patch for _, patch in nearest))])
-    print(f"\nImages named (chance {1 / len(clean):.0%}); variance by pattern, coin; hidden named\n"
-          f"Var+Cov: {CONTROL_EPOCHS} epochs  1 label 5 labels 50 probe  pattern     coin   hidden")
+    print(f"\nImages named, chance {1 / len(clean):.0%}; share of variance; hidden patches named\n"
+          f"Var+Cov: {CONTROL_EPOCHS} epochs  1/class  5/class 50 probe  pattern     coin   hidden")
     start = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
     rows = "pixels", "untrained", "Var + Cov alone", "JEPA"
     for row, net in zip(rows, (None, start, fit(seed, images, CONTROL_EPOCHS, pred=0)[0], model)):
@@ -415,10 +416,9 @@ def demo(seed, epochs):
         print(f"{row:18}" + "".join(f"{v:9.1%}" for v in figures).replace("nan%", "   -"))
     print(f"\nLinear Probe Test: {100 * figures[2]:.4g}% accuracy on downstream classification!")
 
-VARIANTS = {
-    "everything on": {}, "no prediction": {"pred": 0}, "no stop-gradient": {"stop_gradient": False},
-    "no EMA": {"ema": 0}, "no Cov": {"cov": 0}, "no Var + Cov": {"var": 0, "cov": 0},
-    "none of the four": {"stop_gradient": False, "ema": 0, "var": 0, "cov": 0}}
+VARIANTS = {"everything on": {}, "no prediction": {"pred": 0}, "no stop-gradient": {"stop": 0},
+            "no EMA": {"ema": 0}, "no Cov": {"cov": 0}, "no Var + Cov": {"var": 0, "cov": 0},
+            "none of the four": {"stop": 0, "ema": 0, "var": 0, "cov": 0}}
 
 def verdict(share, rank):
     """Alive, or which collapse, by spread (a share of the untrained) and rank; NaN is not alive."""

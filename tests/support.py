@@ -5,19 +5,26 @@ import concurrent.futures
 import contextlib
 import io
 import json
+import math
 import os
 import random
 import re
+import struct
 import subprocess
 import sys
 import tempfile
 from unittest import mock
 
 import jepa
+from tests.interpreters import find_interpreters
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 PROGRAM = os.path.join(ROOT, "jepa.py")
+# In place of the measurements, where a test has no use for them, and of most held-out images.
+_draw_data = jepa.draw_data
+STUBS = {"measure": lambda *_: (0.5,) * 6, "few_label_accuracy": lambda *_: 0.5, "draw_data":
+         lambda seed: (_draw_data(seed)[0], *[part[::20] for part in _draw_data(seed)[1:]])}
 # Runs the program that its argument names; ends it where it would write a file.
 WATCH = """import runpy, sys
 def hook(event, arguments):
@@ -28,19 +35,13 @@ def hook(event, arguments):
 program = sys.argv.pop(1)
 if hasattr(sys, "addaudithook"): sys.addaudithook(hook)
 runpy.run_path(program, run_name="__main__")"""
-_demo = []
-_background = concurrent.futures.ThreadPoolExecutor(1)
+_demo, _surroundings = [], []
 
 
 def run(*arguments, command=(sys.executable, PROGRAM), **options):
     """Run `python jepa.py arguments` with this interpreter; its CompletedProcess, with text."""
     return subprocess.run([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           universal_newlines=True, timeout=300, **options)
-
-
-def later(function, *args, **kwargs):
-    """Start a call beside the other tests; .result() waits for what it returns."""
-    return _background.submit(function, *args, **kwargs)
 
 
 def start_demo():
@@ -72,6 +73,35 @@ def small_program():
     start = '\nif __name__ == "__main__"'
     assert source().count(start) == 1
     return source().replace(start, "\nNUM_IMAGES, CONTROL_EPOCHS, EPOCHS = 20, 1, 2" + start)
+
+
+def start_surroundings():
+    """Start runs of the small program here, isolated and on other interpreters, all on one seed."""
+    if _surroundings:
+        return
+    folder, arguments = tempfile.TemporaryDirectory(), ("--seed", "1", "--epochs", "12")
+    atexit.register(folder.cleanup)
+    path = os.path.join(folder.name, "jepa.py")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(small_program())
+
+    def runs():
+        isolated = (sys.executable, "-I", "-S", "-OO", "-W", "error", "-")
+        empty = {name: value for name, value in os.environ.items() if name == "SYSTEMROOT"}
+        version = lambda found: re.sub(r"\d+", lambda n: f"{int(n.group()):04}", found[1])
+        others = sorted(find_interpreters()[1:], key=version)[-2:]  # the newest CPython, and PyPy
+        return {"plain": run(*arguments, command=(sys.executable, "-B", "-c", WATCH, path)),
+                "isolated": run(*arguments, command=isolated, input=small_program(), env=empty),
+                **{name: run(*arguments, command=(python, path)) for python, name in others},
+                }, os.listdir(folder.name)
+
+    _surroundings.append(concurrent.futures.ThreadPoolExecutor(1).submit(runs))
+
+
+def surroundings():
+    """The runs that start_surroundings() started, by name, and the files in their folder."""
+    start_surroundings()
+    return _surroundings[0].result()
 
 
 def printed(function, *args):
@@ -136,19 +166,28 @@ def random_case(rng):
             return model, batch
 
 
-class Byte(int):
-    """A number that wraps around as NumPy's uint8 does, with ints and its own kind."""
+def narrow(kind, squash):
+    """A kind of number as NumPy's small ones: what is calculated with it is squashed to fit."""
+    class Narrow(kind):
+        def __new__(cls, value):
+            return kind.__new__(cls, squash(value))
 
-    def __new__(cls, value):
-        return int.__new__(cls, value % 256)
+    for operator in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow"):
+        def calculate(self, other, name=f"__{operator}__"):
+            result = getattr(kind, name)(self, other)
+            return result if result is NotImplemented else Narrow(result)
+
+        setattr(Narrow, f"__{operator}__", calculate)
+    return Narrow
 
 
-for _operator in ("add", "radd", "sub", "rsub", "mul", "rmul", "pow"):
-    def _wrap(self, other, name=f"__{_operator}__"):
-        result = getattr(int, name)(self, other)
-        return result if result is NotImplemented else Byte(result)
+def half(value):
+    """A float with the eleven bits that are left of it in a float16."""
+    return struct.unpack("e", struct.pack("e", value))[0] if abs(value) < 65504 else math.inf
 
-    setattr(Byte, f"__{_operator}__", _wrap)
+
+Byte = narrow(int, lambda value: int(value) % 256)  # wraps around as uint8 does
+Half = narrow(float, half)
 
 
 def two_matrices(x):

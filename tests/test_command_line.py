@@ -1,46 +1,18 @@
 """The command line: the real program, run as a subprocess, in every kind of surroundings."""
 
-import os, random, re, signal, subprocess, sys, tempfile, threading
-import unittest
+import os, random, re, signal, subprocess, sys, threading, unittest
 from unittest import mock
 
 import jepa
-from tests.interpreters import find_interpreters
-from tests.support import PROGRAM, ROOT, WATCH, later, printed, run, small_program, start_demo
-
-SHORT = ("--seed", "1", "--epochs", "12")
-
+from tests.support import PROGRAM, ROOT, STUBS, printed, run, start_demo, start_surroundings
 
 
 def setUpModule():
-    """Start the demo, and a smaller program in many surroundings: they run beside the tests."""
     start_demo()
-    folder = tempfile.TemporaryDirectory()
-    unittest.addModuleCleanup(folder.cleanup)
-    path = os.path.join(folder.name, "jepa.py")
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(small_program())
-
-    def elsewhere():  # the newest CPython and the PyPy found here, or what there is
-        found = sorted(find_interpreters()[1:], key=lambda pair: pair[1].split()[0])[-2:]
-        return {name: run(*SHORT, command=(python, path), cwd=folder.name) for python, name in found}
-
-    isolated = (sys.executable, "-I", "-S", "-OO", "-W", "error", "-")
-    TheSame.runs = [later(run, *SHORT, command=(sys.executable, "-B", "-c", WATCH, path)),
-                    later(run, *SHORT, command=isolated, input=small_program(), env={}),
-                    later(elsewhere), later(os.listdir, folder.name)]
+    start_surroundings()  # test_learning looks at what they print
 
 
-class TheSame(unittest.TestCase):
-    def test_a_seed_prints_the_same_bytes_everywhere_and_writes_no_file(self):
-        plain, isolated, elsewhere, files = [run.result() for run in self.runs]
-        self.assertRegex(plain.stdout, r"\AVibeML [^\0]*Epoch   12 [^\0]*classification!\n\Z")
-        for name, result in {"plain": plain, "isolated": isolated, **elsewhere}.items():
-            with self.subTest(name):
-                self.assertEqual((result.stderr, result.returncode), ("", 0))
-                self.assertEqual(result.stdout, plain.stdout)
-        self.assertEqual(files, ["jepa.py"])
-
+class Importing(unittest.TestCase):
     def test_importing_it_prints_nothing_and_leaves_the_global_generator_alone(self):
         code = ("import random; random.seed(1); state = random.getstate(); import jepa; "
                 "assert random.getstate() == state")
@@ -63,22 +35,21 @@ class Options(unittest.TestCase):
                 self.assertRegex(result.stderr, r"(?s)\Ausage: .*\njepa\.py: error: [^\n]*\n\Z")
 
     def test_options_and_their_defaults_reach_the_demo_and_collapse(self):
-        for arguments, called in (([], ("demo", 0, jepa.EPOCHS)), (["--seed", "7"], ("demo", 7, jepa.EPOCHS)),
-                                  (["--epochs", "3"], ("demo", 0, 3)),
-                                  (["--collapse"], ("collapse", 0, jepa.COLLAPSE_EPOCHS)),
-                                  (["--collapse", "--epochs", "3"], ("collapse", 0, 3))):
-            calls = []
-            notes = {name: lambda *args, name=name: calls.append((name, *args))
-                     for name in ("demo", "collapse")}
-            with mock.patch.multiple(jepa, **notes), mock.patch("signal.signal"), \
-                    mock.patch("sys.argv", ["jepa.py", *arguments]):
-                jepa.main()
-            self.assertEqual(calls, [called])
+        for line, told in (("", ("demo", 0, jepa.EPOCHS)), ("--seed 7 --epochs 3", ("demo", 7, 3)),
+                           ("--collapse", ("collapse", 0, jepa.COLLAPSE_EPOCHS)),
+                           ("--collapse --epochs 3 --seed 2", ("collapse", 2, 3))):
+            calls, notes = [], {name: lambda *args, name=name: calls.append((name, *args))
+                                for name in ("demo", "collapse")}
+            with mock.patch.multiple(jepa, **notes), mock.patch("signal.signal"):
+                with mock.patch("sys.argv", ["jepa.py", *line.split()]):
+                    jepa.main()
+            self.assertEqual(calls, [told])
 
     def test_collapse_prints_a_row_for_each_variant_with_its_verdict(self):
-        with mock.patch.multiple(jepa, NUM_IMAGES=20, measure=lambda *_: (0.5,) * 6):
+        with mock.patch.multiple(jepa, NUM_IMAGES=20, **STUBS):
             text = printed(jepa.collapse, 0, 2)
-        self.assertTrue(text.isascii() and max(map(len, text.splitlines())) <= 100)
+        self.assertTrue(text.isascii())
+        self.assertNotRegex(text, ".{101}")
         self.assertIn(f"{jepa.EMBED_DIM / 2:g} of {jepa.EMBED_DIM}", text)
         for name, row in zip(jepa.VARIANTS, text.splitlines()[-len(jepa.VARIANTS):]):
             found = re.match(rf"{re.escape(name)} +[\d.]+ +([\d.]+) +([\d.]+) +50\.0%  (.*)$", row)
