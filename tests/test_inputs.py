@@ -59,13 +59,13 @@ jepa_forward([row * 2 for row in IMAGE], *MASKS) | 4; train([]) | images
 train([IMAGE] * 7 + [BROKEN]) | image 7 | finite
 train([IMAGE] * 5 + [IMAGE[:3]]) | image 5 | 2x2 | 3x4
 train([IMAGE] * 3 + [IMAGE[:2]] + [IMAGE]) | 4 patches | 3
-train([IMAGE], pred_weight=0, var_weight=0, cov_weight=0) | weights
 train([IMAGE], rng=42) | rng | random.Random(42); init_model(rng=42) | rng | random.Random(42)
 train([IMAGE], rng=0) | rng | random.Random(0); init_model(rng=0) | rng | random.Random(0)
 few_label_accuracy(nearest_mean, X, LABELS * 2, 1, RNG) | 6 | 12
 few_label_accuracy(nearest_mean, X, list("aaabbc"), 1, RNG) | 'c' | 1
 few_label_accuracy(nearest_mean, X, LABELS, 3, RNG) | 'a' | 3
 few_label_accuracy(nearest_mean, X, LABELS, 0, RNG)
+few_label_accuracy(nearest_mean, X, LABELS, 1, 42) | rng | random.Random(42)
 explained_share(X, LABELS[:5]) | 6 | 5""".replace("\n", "; ").split("; ")
 for _name in "epochs=0 epochs=-1 lr=0 lr=NAN batch_size=0 momentum=1.1 momentum=NAN".split():
     REFUSALS.append(f"train([IMAGE], {_name}) | {_name.split('=')[0]}")

@@ -233,19 +233,19 @@ class Collapse(unittest.TestCase):
         self.assertLess(history[-1]["pred"], 0.05 * history[0]["pred"])
 
     def test_without_the_stop_gradient_embeddings_fall_onto_few_dimensions(self):
-        model, _ = jepa.fit(0, self.images, 8, stop_gradient=False)
+        model, _ = jepa.fit(0, self.images, 8, stop=0)
         self.assertLess(self.rank_and_spread(model)[0], jepa.EMBED_DIM / 2)
 
     def test_fit_multiplies_a_setting_by_0_to_take_a_part_away(self):
         signature, train = inspect.signature(jepa.train), mock.Mock(return_value=["history"])
         parts = {"pred": "pred_weight", "var": "var_weight", "cov": "cov_weight", "ema": "momentum"}
-        for off in ({}, {"pred": 0}, {"var": 0, "cov": 0}, {"ema": 0}, {"stop_gradient": False}):
+        for off in ({}, {"pred": 0}, {"var": 0, "cov": 0}, {"ema": 0}, {"stop": 0}):
             with mock.patch.object(jepa, "train", train):
                 model, _ = jepa.fit(7, "images", 3, "report", **off)
             used = signature.bind(*train.call_args[0], **train.call_args[1]).arguments
             for part, argument in parts.items():
                 self.assertEqual(used[argument], off.get(part, 1) * getattr(jepa, argument.upper()))
-            self.assertEqual(used["stop_gradient"], off.get("stop_gradient", True))
+            self.assertEqual(used["stop_gradient"], off.get("stop", 1))
 
     def test_a_row_that_diverges_reads_diverged_and_the_next_come_with_verdicts_by_the_rule(self):
         nan, half = math.nan, jepa.EMBED_DIM / 2
