@@ -270,7 +270,7 @@ def jepa_forward(img, context_mask, target_mask, model=None):
 # held out from training. Labels are used from here on, and only to measure.
 def embed_patches(img, model):
     """An image's patches by the target encoder, as I-JEPA is used: [height][width] -> [K][D]."""
-    return mlp_forward(x=extract_patches(img, sizes(model)[0]), net=model["target_encoder"])[0]
+    return [target_encode(patch, model) for patch in extract_patches(img, sizes(model)[0])]
 
 def embed(img, model):
     """The embedding of an image, the mean of those of its patches: [height][width] -> [D]."""
