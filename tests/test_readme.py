@@ -94,6 +94,34 @@ def sentences():
         yield f"{diverged.group(1) if diverged else 'none'} of 20 diverge"
 
 
+def digits_table():
+    """The rows of README's table of digits, and what it says of images without coins."""
+    for line in text("tests", "recorded", "digits.txt").splitlines()[1:]:
+        name, cells = line[:24].strip(), re.findall(r"[\d.]+ \([\d.]+\)", line)
+        if name in ("pixels", "untrained", "Var + Cov alone", "JEPA"):
+            yield "| " + ("**JEPA**" if name == "JEPA" else name) + " | " + " | ".join(cells) + " |"
+        if name == "pixels, none turned":
+            yield f"raw pixels themselves have {cells[0].split()[0]} %"
+
+
+def exercise_sentences():
+    """What README promises of each exercise, with the least and the most of the recorded seeds."""
+    rows = [re.split(r"\s{2,}", line) for line in text("tests", "recorded", "exercises.txt").splitlines()[1:]]
+    seen = {}
+    for name, _, *cells in rows:
+        seen.setdefault(name, []).append([cell.rstrip("%") for cell in cells])
+    numbers = {name: list(zip(*cells)) for name, cells in seen.items()}
+    span = lambda name, column: "{} to {}".format(*[f(numbers[name][column], key=float) for f in (min, max)])
+    yield f"One label still names {span('hide two patches', 0)} %"
+    worst, *others = sorted(numbers["12 hidden units"][0], key=float)
+    yield f"On seed 1 the two gradients merge, and one label names {worst} % (on the others {others[0]} to {others[-1]})"
+    yield "Pred falls to {}, the rank to {}, the accuracy to {} %".format(
+        *[span("stop-gradient off", column) for column in (7, 6, 0)])
+    yield f"one label names {span('a fifth pattern', 0)} %"
+    yield f"nothing is learned: {span('pixels as targets', 0)} %"
+    yield f"({span('pixels as targets', 4)} % of the variance; {span('nothing changed', 4)} with embeddings"
+
+
 class Text(unittest.TestCase):
     def test_it_keeps_to_its_length_and_shows_the_command_first(self):
         lines = text("README.md").splitlines()
@@ -107,7 +135,8 @@ class Text(unittest.TestCase):
 
     def test_its_tables_and_sentences_have_the_recorded_figures(self):
         flowing = " ".join(text("README.md").split())
-        for row in [*accuracy_table(), *collapse_table(), *sentences()]:
+        for row in [*accuracy_table(), *collapse_table(), *digits_table(), *sentences(),
+                    *exercise_sentences()]:
             with self.subTest(row):
                 self.assertIn(" ".join(row.split()), flowing)
 
