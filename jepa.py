@@ -276,12 +276,12 @@ def embed(img, model):
     """The embedding of an image, the mean of those of its patches: [height][width] -> [D]."""
     return average(embed_patches(img, model))
 
-def guess_patches(img, candidates, model):
-    """Per patch of an image, (distance of its prediction, candidate), nearest first: [K][n]."""
-    embs = [(target_encode(patch, model), patch) for patch in candidates]
+def guess_patches(img, embs, model):
+    """Per patch of an image (distance to its prediction, candidate), nearest first: [K][n]. embs
+    has the embeddings of n candidates, {patch: embedding}."""
     seen = [context_encode(patch, model) for patch in extract_patches(img, sizes(model)[0])]
     predictions = [predict(average(seen[:k] + seen[k + 1:]), k, model) for k in range(len(seen))]
-    return [sorted((math.dist(p, emb), patch) for emb, patch in embs) for p in predictions]
+    return [sorted((math.dist(p, emb), patch) for patch, emb in embs.items()) for p in predictions]
 
 def spread(embeddings):
     """The standard deviation of n embeddings [n][D], root mean square over dimensions."""
@@ -363,8 +363,8 @@ def measure(model, data, seed):
     accuracy = [few_label_accuracy(classifier, x, labels, n, random.Random(seed))
                 for classifier, n in ((nearest_mean, 1), (nearest_mean, 5), (linear_probe, 50))]
     pairs = [pair for name in labels for pair in clean_pairs(name)]
-    candidates = {patch for pair in pairs for patch in pair}
-    guesses = [g for img in held_out if model for g in guess_patches(img, candidates, model)]
+    embs = {p: target_encode(p, model) for p in {patch for pair in pairs for patch in pair}}
+    guesses = [g for img in held_out if model for g in guess_patches(img, embs, model)]
     named = [{patch for _, patch in g[:len(pair)]} == pair for g, pair in zip(guesses, pairs)]
     return (*accuracy, pattern, full - placed, sum(named) / len(named) if model else math.nan)
 
@@ -402,9 +402,9 @@ def demo(seed, epochs):
         print(f"{name:10}", *[f"{cosine:11.3f}" for cosine in cosines])
     print("\nA hidden patch, and the clean patches nearest to its prediction, with distances:\n"
           "If the first two are the patch and its negative, it knows what it is, but not the sign.")
-    candidates = {patch for name in PATTERNS for pair in clean_pairs(name) for patch in pair}
+    embs = {p: target_encode(p, model) for n in PATTERNS for pair in clean_pairs(n) for p in pair}
     for img in held_out[:300:100]:
-        nearest = guess_patches(img, candidates, model)[3][:3]
+        nearest = guess_patches(img, embs, model)[3][:3]
         print("hidden  " + "".join(f"{distance:8.2f}" for distance, _ in nearest))
         show([[p[:2], p[2:]] for p in (extract_patches(img)[3], *(patch for _, patch in nearest))])
     print(f"\nImages named, chance {1 / len(clean):.0%}; share of variance; hidden patches named\n"

@@ -30,7 +30,8 @@ WATCH = """import runpy, sys
 def hook(event, arguments):
     if event.startswith("socket") or event in ("os.mkdir", "os.remove", "os.rename"):
         sys.exit("forbidden: " + event)
-    if event == "open" and (set(arguments[1] or "") & set("wxa+") or (arguments[2] or 0) & 3):
+    mode, flags = arguments[1:] if event == "open" else ("r", 0)
+    if set(mode) & set("wxa+") if mode else flags & 3:
         sys.exit("forbidden: writing %s" % arguments[0])
 program = sys.argv.pop(1)
 if hasattr(sys, "addaudithook"): sys.addaudithook(hook)

@@ -38,7 +38,7 @@ spread(rows(WHOLE)); effective_rank(rows(WHOLE)); variance_covariance(rows(WHOLE
 extract_patches(rows(PIXELS)); context_encode(rows(PIXELS)[1], SMALL); embed(rows(PIXELS), SMALL)
 predict(rows(PIXELS)[1][:3], 2, SMALL); jepa_forward(rows(PIXELS), *MASKS, model=SMALL)
 loss_and_gradients([(rows(PIXELS), *MASKS)], SMALL)
-[distance for four in guess_patches(rows(PIXELS), rows(PIXELS), SMALL) for distance, _ in four]
+guess_patches(rows(PIXELS), {7: [0.1, 0.2, 0.3], 8: [-9, 9, 5]}, SMALL)
 train([rows(PIXELS)] * 3, 1, 1e-12, model=init_model(2, 4, 3, 5))""".replace("\n", "; ").split("; ")
 
 # What would mislead without a word | words that its message must have, in this order
@@ -207,7 +207,7 @@ loss_and_gradients([([[0.1] * 4] * 4, [0], [1])], init_model()); ema_update() or
 context_encode([0.1] * 4); target_encode([0.1] * 4); predict([0.1] * EMBED_DIM, 0)
 mse([[1, 2]], [[1, 4]]) == 2; jepa_forward(IMAGE, [0, 1, 2], [3]); train([IMAGE], 1)
 random_masks(8, random.Random(0)); embed_patches(IMAGE, MODEL); embed(IMAGE, MODEL)
-spread([[1], [3]]); guess_patches(IMAGE, [[0.1] * 4], MODEL); effective_rank([[0], [1]]) == 1
+spread([[1], [3]]); guess_patches(IMAGE, {7: [0] * EMBED_DIM}, MODEL); effective_rank([[0], [1]])
 explained_share([[0], [1]], 'ab') == 1; nearest_mean([[0], [1]], 'ab', [[0.9]]) == ['b']
 linear_probe([[0], [1]], 'ab', [[0.9]]) == ['b']; draw_data(0); fit(0, [IMAGE], 1)
 few_label_accuracy(nearest_mean, [[0], [0], [1], [1]], 'aabb', 1, random.Random(0)) == 1

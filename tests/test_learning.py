@@ -169,13 +169,14 @@ class TheMeasurements(unittest.TestCase):
 
     def test_guesses_are_the_candidates_by_distance_to_what_all_other_patches_predict(self):
         (model, _), img = trained(epochs=2), few_images()[3]
-        candidates = [tuple(patch) for patch in jepa.extract_patches(few_images()[5])]
+        candidates = {tuple(patch): jepa.target_encode(patch, model)
+                      for patch in jepa.extract_patches(few_images()[5])}
         patches = jepa.extract_patches(img)
         embs = [jepa.context_encode(patch, model) for patch in patches]
         for pos, guesses in enumerate(jepa.guess_patches(img, candidates, model)):
             others = jepa.average([embs[i] for i in range(4) if i != pos])
             prediction = jepa.predict(others, pos, model)
-            distance = lambda patch: math.dist(prediction, jepa.target_encode(patch, model))
+            distance = lambda patch: math.dist(prediction, candidates[patch])
             self.assertEqual([patch for _, patch in guesses], sorted(candidates, key=distance))
             self.assertAlmostEqual(guesses[1][0], distance(guesses[1][1]), 12)
         targets = [jepa.target_encode(patch, model) for patch in patches]
@@ -191,7 +192,7 @@ class TheMeasurements(unittest.TestCase):
                                          (lambda patch: diagonals(patch) > 0, 3, 4, 0.2)):
             encoder = lambda img, model: [[encode(patch)] for patch in jepa.extract_patches(img)]
             with mock.patch.multiple(jepa, embed_patches=encoder, **stubs):
-                shares = jepa.measure({"a": "model"}, data, 0)
+                shares = jepa.measure(jepa.MODEL, data, 0)
             self.assertLess(shares[low], 0.05)
             self.assertGreater(shares[high], least)  # only the checker's coins show in a diagonal
 

@@ -201,7 +201,8 @@ class Pieces(Mathematics):
                              ("predictor", "context_encoder", "target_encoder")])
             self.assertEqual(seen[0][:2], seen[1][:2])
             self.assertNotEqual(seen[0][2], seen[1][2])
-            guesses = [jepa.guess_patches(image, [[0.5] * 4], model) for image in (img, other)]
+            embs = {"a patch": [0.5] * jepa.EMBED_DIM}
+            guesses = [jepa.guess_patches(image, embs, model) for image in (img, other)]
             self.assertEqual(*[four[hidden] for four in guesses])
             self.assertNotEqual(*[four[hidden - 1] for four in guesses])
 
