@@ -72,9 +72,9 @@ def extract_patches(img, patch_size=2, what="an image"):
 # ---- A two-layer network and its backward pass ---------------------------------------------------
 # All three networks are of this kind. A bias is the weight of an input that is always 1: so a 1 is
 # appended to the input and to the hidden layer, and a network is two matrices.
-dot = getattr(math, "sumprod", lambda a, b: sum(map(mul, a, b), 0.0))  # [k], [k] -> number
-matmul_t = lambda a, b: [[dot(v, w) for w in b] for v in a]        # a . b^T: -> [n][m]
-transpose = lambda a: list(zip(*a))                                # a^T: [n][k] -> [k][n]
+dot = getattr(math, "sumprod", lambda a, b: sum(map(mul, a, b), 0.0))  # [k], [k] -> a number
+matmul_t = lambda a, b: [[dot(v, w) for w in b] for v in a]  # a . b^T: [n][k], [m][k] -> [n][m]
+transpose = lambda a: list(zip(*a))                          # a^T: [n][k] -> [k][n]
 
 def init_mlp(num_in, num_hidden, num_out, rng):
     """A network: W1 [hidden][in+1], W2 [out][hidden+1]. The last column is the biases, zero."""
@@ -166,7 +166,7 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
               f"masks must list different ones of {K} patches: got {context_mask}, {target_mask}")
         context += [(b, patches[i]) for i in context_mask]                        # n rows
         targets += [(b, i, patches[i]) for i in target_mask]                      # m rows
-    (x_owner, x), (t_owner, _, x_target) = zip(*context), zip(*targets)           # owner: its image
+    (x_owner, x), (t_owner, _, x_target) = zip(*context), zip(*targets)           # owner: the image
     # Forward: the two encoders, the mean of each image's context, the predictor.
     embs, saved = mlp_forward(model["context_encoder"], x)                        # [n][D]
     target_embs, target_saved = mlp_forward(model["target_encoder"], x_target)    # [m][D]
@@ -215,8 +215,8 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
     rng, model = random.Random(0) if rng is None else rng, model or MODEL
     (patch_size, K, _), weights = sizes(model), (pred_weight, var_weight, cov_weight)
     check(isinstance(rng, random.Random), f"rng must be a generator, as random.Random({rng!r}) is")
-    check(epochs > 0 < lr and batch_size > 0 and 0 <= momentum <= 1 and min(gamma, *weights) >= 0,
-          "epochs, batch_size and lr must be above 0, momentum 0 to 1, weights 0 or more")
+    check(epochs > 0 < lr and batch_size > 0 and 0 <= momentum <= 1 and min(gamma, *weights) >= 0
+          and sum(weights) >= 0, "need epochs, batch_size, lr > 0; momentum 0 to 1; weights >= 0")
     data = [extract_patches(img, patch_size, f"image {i}") for i, img in enumerate(images)]
     odd, history = [i for i, patches in enumerate(data) if len(patches) != K], []
     check(data and not odd, f"images must be cut into {K} patches each, unlike image {odd[:1]}")
@@ -277,8 +277,8 @@ def embed(img, model):
     return average(embed_patches(img, model))
 
 def guess_patches(img, embs, model):
-    """Per patch of an image (distance to its prediction, candidate), nearest first: [K][n]. embs
-    has the embeddings of n candidates, {patch: embedding}."""
+    """Per patch of an image, (distance to its prediction, candidate), nearest first: [K][n]. The
+    candidates come with their embeddings, {patch: embedding}."""
     seen = [context_encode(patch, model) for patch in extract_patches(img, sizes(model)[0])]
     predictions = [predict(average(seen[:k] + seen[k + 1:]), k, model) for k in range(len(seen))]
     return [sorted((math.dist(p, emb), patch) for patch, emb in embs.items()) for p in predictions]

@@ -69,7 +69,7 @@ few_label_accuracy(nearest_mean, X, LABELS, 1, 42) | rng | random.Random(42)
 explained_share(X, LABELS[:5]) | 6 | 5""".replace("\n", "; ").split("; ")
 for _name in "epochs=0 epochs=-1 lr=0 lr=NAN batch_size=0 momentum=1.1 momentum=NAN".split():
     REFUSALS.append(f"train([IMAGE], {_name}) | {_name.split('=')[0]}")
-for _name in "pred_weight=-1 var_weight=-1 cov_weight=-1 gamma=-1 gamma=NAN".split():
+for _name in "pred_weight=-1 var_weight=-1 cov_weight=-1 gamma=-1 gamma=NAN pred_weight=NAN cov_weight=NAN".split():
     REFUSALS.append(f"train([IMAGE], {_name}) | weights")
 for _name in ("embed(IMAGE, HISTORY)", "embed_patches(IMAGE, HISTORY)", "predict(EMB, 0, HISTORY)",
               "jepa_forward(IMAGE, *MASKS, HISTORY)", "train([IMAGE], model=HISTORY)"):

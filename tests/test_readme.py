@@ -7,13 +7,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import unittest
 import xml.etree.ElementTree
 from unittest import mock
 
 import jepa
 from tests import exercises
-from tests.support import HERE, PROGRAM, ROOT, demo_output, start_demo
+from tests.support import HERE, ROOT, demo_output, run, start_demo
 
 
 def setUpModule():
@@ -265,6 +266,27 @@ class Figures(unittest.TestCase):
         untrained = re.search(r"^untrained +([\d.]+)%", demo_output(), re.MULTILINE).group(1)
         for accuracy in (jepa_row, untrained):
             self.assertIn(f"{accuracy} %", text(".github", "embeddings.svg"))
+
+    def test_figure_py_draws_both_in_the_same_shape_from_a_short_training(self):
+        with tempfile.TemporaryDirectory() as folder:
+            run("--epochs", "1", "--output", folder, command=(sys.executable, os.path.join(HERE, "figure.py")))
+            for name in ("embeddings.svg", "collapse.svg"):
+                with open(os.path.join(folder, name), encoding="utf-8") as file:
+                    drawn, shown = [re.sub(r"[-\u2212]?\d[\d.]*", "0", svg) for svg in (file.read(), text(".github", name))]
+                words = [re.findall(r"<text[^>]*>([^<]*[a-zA-Z]{4}[^<]*)<", svg) for svg in (drawn, shown)]
+                self.assertLess(set(words[1]) - set(words[0]), {"all 0 images are here", "JEPA"})
+                self.assertGreater(len(words[0]), 4)
+                self.assertEqual(drawn.count("<use"), shown.count("<use"))
+
+
+class Scripts(unittest.TestCase):
+    def test_the_study_and_the_benchmark_run(self):
+        for script, options, words in (("study.py", ["--seeds", "1", "--epochs", "1", "--only", "JEPA"], "verdicts:"),
+                                       ("bench.py", ["--quick"], "One training step")):
+            with self.subTest(script):
+                result = run(*options, command=(sys.executable, os.path.join(HERE, script)))
+                self.assertEqual(result.returncode, 0, result.stderr)
+                self.assertIn(words, result.stdout)
 
 
 if __name__ == "__main__":
