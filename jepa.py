@@ -31,7 +31,7 @@ LEARNING_RATE = 0.02    # a step is this times the gradient
 MOMENTUM = 0.99         # what the target encoder keeps of itself at each step
 PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT = 75.0, 10.0, 40.0  # of the three terms of the loss
 GAMMA, EPS = 0.4, 1e-4  # Var asks each dimension for this standard deviation; EPS: lest sd be 0
-COLLAPSE_EPOCHS, CONTROL_EPOCHS = 40, 20  # of a row of --collapse; of Var + Cov alone, flat by then
+COLLAPSE_EPOCHS, CONTROL_EPOCHS = 40, 20  # of each row of --collapse; of the demo's Var + Cov row
 
 # ---- Data: images and patches --------------------------------------------------------------------
 # Four patterns. In an image each of its four patches is, by a coin of its own, left as it is or
@@ -97,7 +97,7 @@ def mlp_backward(net, saved, dy, num_dx=0):
     x, h = saved
     dW2 = matmul_t(transpose(dy), transpose(h))                         # [out][hidden+1] dy^T . h
     W2_t = transpose(net["W2"])[:-1]                                    # [hidden][out]   no biases
-    dz = [[0.0 if v <= 0.0 else dot(dy_row, w) for v, w in zip(h_row, W2_t)]
+    dz = [[0.0 if v <= 0.0 else dot(dy_row, w) for v, w in zip(h_row, W2_t)]  # zip drops h's 1
           for h_row, dy_row in zip(h, dy)]                              # [n][hidden]  dy . W2, relu
     dW1 = matmul_t(transpose(dz), transpose(x))                         # [hidden][in+1]  dz^T . x
     dx = num_dx and matmul_t(dz, transpose(net["W1"])[:num_dx])         # [n][num_dx]     dz . W1
@@ -144,14 +144,14 @@ def covariance(embeddings):
     return z, [[v / degrees for v in row] for row in matmul_t(columns, columns)]
 
 def variance_covariance(embeddings, var_weight, cov_weight, gamma):
-    """Var, Cov (VICReg eq. 1, 2, 4), and dL/dembeddings [n][D], by way of dC (short for dL/dC)."""
+    """Var, Cov (VICReg eq. 1, 2, 4), and their part of dL/dembeddings [n][D], by dC (dL/dC)."""
     z, C = covariance(embeddings)                                                 # [n][D], [D][D]
     D, dims, sds = len(C), range(len(C)), [math.sqrt(C[d][d] + EPS) for d in range(len(C))]
     var = sum(max(gamma - sd, 0.0) for sd in sds) / D
     d_diagonal = [-var_weight / (2.0 * sd) / D if sd < gamma else 0.0 for sd in sds]
     cov = sum(C[i][j] * C[i][j] for i in dims for j in dims if i != j) / D
     dC = [[cov_weight * 2.0 * C[i][j] / D if i != j else d_diagonal[i] for j in dims] for i in dims]
-    # As C = z^T . z / (n-1): dz = 2 z . dC / (n-1). Rows of dz sum to 0, so the mean adds nothing.
+    # C = z^T . z / (n-1), dC symmetric: dz = 2 z . dC / (n-1). Each column sums to 0: no mean term.
     return var, cov, matmul_t(z, [[v * 2.0 / max(1, len(z) - 1) for v in row] for row in dC])
 
 # ---- The heart: a minibatch forward, and in the mirror backward ----------------------------------
@@ -161,7 +161,7 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
     the terms unweighted; and the gradients of the loss by {"context_encoder", "predictor"}."""
     (_, K, D), context, targets = sizes(model), [], []
     for b, (patches, context_mask, target_mask) in enumerate(batch):
-        both = [*context_mask, *target_mask]
+        both = [*context_mask, *target_mask]  # neither empty, none twice, all 0 to K - 1
         check(len(patches) == K and len({*both} & {*range(K)}) == len(both) > len(context_mask) > 0,
               f"masks must list different ones of {K} patches: got {context_mask}, {target_mask}")
         context += [(b, patches[i]) for i in context_mask]                        # n rows
@@ -179,7 +179,7 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
     d_predictions = [[pred_weight * 2.0 * e / (len(errors) * D) for e in row] for row in errors]
     var, cov, d_embs = variance_covariance(embs, var_weight, cov_weight, gamma)   # d_embs: [n][D]
     loss = pred_weight * pred + var_weight * var + cov_weight * cov
-    # Backward: predictor; mean (its gradients from all targets, shared by its patches); encoder.
+    # Backward: predictor; mean (sum dx over an image's targets, / its context patches); encoder.
     d_predictor, dx = mlp_backward(model["predictor"], pred_saved, d_predictions, num_dx=D)
     d_avg = [[sum(column) / x_owner.count(b) for column in zip(*rows)]
              for b, rows in grouped(dx, t_owner).items()]                         # [images][D]
@@ -258,7 +258,7 @@ def predict(avg_context, pos, model=None):
 def mse(predictions, targets):
     """The mean squared error over all numbers: [n][D], [n][D] -> a float."""
     check(len(predictions) == len(targets), "predictions and targets must be as many")
-    return average([[math.dist(p, t) ** 2 / len(t)] for p, t in zip(predictions, targets)])[0]
+    return sum(math.dist(p, t) ** 2 / len(t) for p, t in zip(predictions, targets)) / len(targets)
 
 def jepa_forward(img, context_mask, target_mask, model=None):
     """Pred, the prediction loss, of one image. The masks list its context and target patches."""
@@ -322,13 +322,13 @@ def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
     """Accuracy on rows x [n][D], 0 to 1, given per_class labels a class: mean over random draws."""
     members, total = grouped(range(len(x)), labels), 0.0
     x, labels = list(x), list(labels)  # by position, which the index of a pandas.Series is not
-    for c, m in members.items(): check(0 < per_class < len(m), f"class {c!r} has {len(m)} rows")
+    for c, m in members.items(): check(0 < per_class < len(m), f"class {c!r} has only {len(m)}")
     check(isinstance(rng, random.Random), f"rng must be a generator, as random.Random({rng!r}) is")
     for _ in range(draws):
         known = [i for rows in members.values() for i in rng.sample(rows, per_class)]
         rest = sorted({*range(len(x))} - {*known})
-        answers = classifier(*[[v[i] for i in known] for v in (x, labels)], [x[i] for i in rest])
-        total += sum(answer == labels[i] for answer, i in zip(answers, rest)) / len(rest)
+        found = classifier([x[i] for i in known], [labels[i] for i in known], [x[i] for i in rest])
+        total += sum(label == labels[i] for label, i in zip(found, rest)) / len(rest)
     return total / draws
 
 # ---- The demo, and --collapse --------------------------------------------------------------------
@@ -354,7 +354,7 @@ def clean_pairs(name):
     return [{tuple(p), tuple(-v for v in p)} for p in extract_patches(clean_image(name))]
 
 def measure(model, data, seed):
-    """The table of a model (None: pixels), 0 to 1; hidden: are a patch and its negative nearest?"""
+    """A table row (None: pixels); coin: share it adds to pattern, place; hidden: pair nearest?"""
     _, held_out, coins, labels = data
     patches = [embed_patches(img, model) if model else extract_patches(img) for img in held_out]
     x, rows = [average(four) if model else sum(four, []) for four in patches], sum(patches, [])
@@ -412,7 +412,7 @@ def demo(seed, epochs):
     start = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
     rows = "pixels", "untrained", "Var + Cov alone", "JEPA"
     for row, net in zip(rows, (None, start, fit(seed, images, CONTROL_EPOCHS, pred=0)[0], model)):
-        figures = measure(net, data, seed)
+        figures = measure(net, data, seed)  # those of the last row, JEPA, are used below
         print(f"{row:18}" + "".join(f"{v:9.1%}" for v in figures).replace("nan%", "   -"))
     print(f"\nLinear Probe Test: {100 * figures[2]:.4g}% accuracy on downstream classification!")
 

@@ -112,6 +112,16 @@ class FiniteDifferences(Mathematics):
         gradients, dx = jepa.mlp_backward(net, jepa.mlp_forward(net, x)[1], dy, 4)
         self.assertClose(gradients, numeric_gradient(loss, net), absolute=1e-7)
         self.assertClose(dx, numeric_gradient(loss, x), absolute=1e-7)
+        self.assertFalse(jepa.mlp_backward(net, jepa.mlp_forward(net, x)[1], dy)[1])
+
+    def test_var_and_cov_have_their_gradient_from_two_embeddings_on_and_none_of_one(self):
+        rng = random.Random(6)
+        for n in (1, 2, 3, 5):
+            embs = [[rng.gauss(0, 1) for _ in range(3)] for _ in range(n)]
+            loss = lambda: jepa.dot([2.0, 3.0], jepa.variance_covariance(embs, 2.0, 3.0, 1.5)[:2])
+            gradient = jepa.variance_covariance(embs, 2.0, 3.0, 1.5)[2]
+            self.assertClose(gradient, numeric_gradient(loss, embs), absolute=1e-6)
+            self.assertEqual(any(flat(gradient)), n > 1)
 
     def test_a_step_of_training_is_minus_lr_times_the_gradient_of_the_loss_that_it_reports(self):
         rng, images = random.Random(3), few_images(3, 1)
