@@ -3,8 +3,8 @@
 
 A JEPA learns from images without labels. It hides some patches of an image (the targets) and
 predicts them from the visible ones (the context): not their pixels, but their *embeddings*, short
-lists of numbers that an encoder makes of patches. What only one patch has cannot be predicted and
-helps to predict no other; so the encoder learns to drop it, and to keep what patches share.
+lists of numbers that an encoder makes of patches. What only one patch has helps to predict no
+other: so the encoder learns to play it down, and to keep what patches share.
 
                                   target position --+
                                                     +--> predictor --> prediction --+
@@ -31,12 +31,12 @@ LEARNING_RATE = 0.02    # a step is this times the gradient
 MOMENTUM = 0.99         # what the target encoder keeps of itself at each step
 PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT = 75.0, 10.0, 40.0  # of the three terms of the loss
 GAMMA, EPS = 0.4, 1e-4  # Var asks each dimension for this standard deviation; EPS: lest sd be 0
-COLLAPSE_EPOCHS, CONTROL_EPOCHS = 40, 20  # of each row of --collapse; of the demo's Var + Cov row
+COLLAPSE_EPOCHS, CONTROL_EPOCHS = 40, 20  # fewer, to save time: --collapse; the table's Var+Cov row
 
 # ---- Data: images and patches --------------------------------------------------------------------
 # Four patterns. In an image each of its four patches is, by a coin of its own, left as it is or
 # turned into its negative. The coin is what no context can predict; the pattern is what the patches
-# share. Will the encoder drop the one and keep the other? That is the experiment.
+# share. Will the encoder play down the one and keep the other? That is the experiment.
 PATTERNS = {  # the pixel at a row and column, 0 to 3: -1 is black, 0 grey, 1 white
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,
     "v_gradient": lambda row, column: 2.0 * row / 3.0 - 1.0,
@@ -151,7 +151,7 @@ def variance_covariance(embeddings, var_weight, cov_weight, gamma):
     d_diagonal = [-var_weight / (2.0 * sd) / D if sd < gamma else 0.0 for sd in sds]
     cov = sum(C[i][j] * C[i][j] for i in dims for j in dims if i != j) / D
     dC = [[cov_weight * 2.0 * C[i][j] / D if i != j else d_diagonal[i] for j in dims] for i in dims]
-    # C = z^T . z / (n-1), dC symmetric: dz = 2 z . dC / (n-1). Each column sums to 0: no mean term.
+    # C = z^T . z / (n-1), dC symmetric: dz = 2 z . dC / (n-1). dz's columns sum to 0: d_embs = dz.
     return var, cov, matmul_t(z, [[v * 2.0 / max(1, len(z) - 1) for v in row] for row in dC])
 
 # ---- The heart: a minibatch forward, and in the mirror backward ----------------------------------
@@ -187,7 +187,7 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
     d_encoder, _ = mlp_backward(model["context_encoder"], saved, d_embs)
     # No backward pass for the target encoder: its output is taken as given, like a label. That is
     # the stop-gradient. Without it the targets move to the predictions too: a way to collapse.
-    if not stop_gradient:  # for --collapse: the targets' gradient too, as if both encoders were one
+    if not stop_gradient:  # for --collapse: added to d_encoder; the target encoder still follows
         d_target_encoder, _ = mlp_backward(model["target_encoder"], target_saved, d_predictions)
         d_encoder = blend(1.0, d_encoder, -1.0, d_target_encoder)   # dPred/dt = -dPred/dp
     return ({"loss": loss, "pred": pred, "var": var, "cov": cov},
@@ -215,8 +215,8 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
     rng, model = random.Random(0) if rng is None else rng, model or MODEL
     (patch_size, K, _), weights = sizes(model), (pred_weight, var_weight, cov_weight)
     check(isinstance(rng, random.Random), f"rng must be a generator, as random.Random({rng!r}) is")
-    check(epochs > 0 < lr and batch_size > 0 and 0 <= momentum <= 1 and min(gamma, *weights) >= 0
-          and sum(weights) >= 0, "need epochs, batch_size, lr > 0; momentum 0 to 1; weights >= 0")
+    check(epochs > 0 < lr and batch_size > 0 and 0 <= momentum <= 1 and gamma >= 0 and all(
+        w >= 0 for w in weights), "need epochs, batch_size, lr > 0; momentum 0 to 1; weights >= 0")
     data = [extract_patches(img, patch_size, f"image {i}") for i, img in enumerate(images)]
     odd, history = [i for i, patches in enumerate(data) if len(patches) != K], []
     check(data and not odd, f"images must be cut into {K} patches each, unlike image {odd[:1]}")
@@ -277,8 +277,8 @@ def embed(img, model):
     return average(embed_patches(img, model))
 
 def guess_patches(img, embs, model):
-    """Per patch of an image, (distance to its prediction, candidate), nearest first: [K][n]. The
-    candidates come with their embeddings, {patch: embedding}."""
+    """Each patch in turn is hidden, and predicted from the others: K lists of (distance from its
+    prediction, candidate), nearest first. The candidates come as embs, {patch: embedding}."""
     seen = [context_encode(patch, model) for patch in extract_patches(img, sizes(model)[0])]
     predictions = [predict(average(seen[:k] + seen[k + 1:]), k, model) for k in range(len(seen))]
     return [sorted((math.dist(p, emb), patch) for patch, emb in embs.items()) for p in predictions]
@@ -339,7 +339,7 @@ def draw_data(seed):
     return (images, *transpose(draw_image(name, rng) for name in labels), labels)
 
 def fit(seed, images, epochs, report=None, pred=1, var=1, cov=1, ema=1, stop=1):
-    """A model trained with the settings above, and its losses. A 0 switches that part off."""
+    """A model trained with the settings above, its losses. 0: without that (ema: momentum 0)."""
     rng, weights = random.Random(seed), (pred * PRED_WEIGHT, var * VAR_WEIGHT, cov * COV_WEIGHT)
     model = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, rng)
     return model, train(images, epochs, LEARNING_RATE, ema * MOMENTUM, BATCH_SIZE, *weights, GAMMA,
@@ -354,19 +354,19 @@ def clean_pairs(name):
     return [{tuple(p), tuple(-v for v in p)} for p in extract_patches(clean_image(name))]
 
 def measure(model, data, seed):
-    """A table row (None: pixels); coin: share it adds to pattern, place; hidden: pair nearest?"""
+    """A row (None: pixels). +coin: beyond pattern and place. named: 25% if it always says grey."""
     _, held_out, coins, labels = data
     patches = [embed_patches(img, model) if model else extract_patches(img) for img in held_out]
     x, rows = [average(four) if model else sum(four, []) for four in patches], sum(patches, [])
     facts = [(name, k, c) for name, four in zip(labels, coins) for k, c in enumerate(four)]
-    pattern, placed, full = [explained_share(rows, [f[:n] for f in facts]) for n in (1, 2, 3)]
+    shares = [explained_share(rows, [f[:n] for f in facts]) for n in (1, 2, 3)]
     accuracy = [few_label_accuracy(classifier, x, labels, n, random.Random(seed))
                 for classifier, n in ((nearest_mean, 1), (nearest_mean, 5), (linear_probe, 50))]
-    pairs = [pair for name in labels for pair in clean_pairs(name)]
-    embs = {p: target_encode(p, model) for p in {patch for pair in pairs for patch in pair}}
+    pairs = [pair for name in labels for pair in clean_pairs(name)]  # of every held-out patch
+    embs = {p: target_encode(p, model) for p in set().union(*pairs) if model}  # pixels: no guess
     guesses = [g for img in held_out if model for g in guess_patches(img, embs, model)]
     named = [{patch for _, patch in g[:len(pair)]} == pair for g, pair in zip(guesses, pairs)]
-    return (*accuracy, pattern, full - placed, sum(named) / len(named) if model else math.nan)
+    return (*accuracy, shares[0], shares[2] - shares[1], sum(named) / (len(named) or math.nan))
 
 def show(images):
     """Images side by side, two characters a pixel, from black (blank) to white (@); ?? for None."""
@@ -401,16 +401,16 @@ def demo(seed, epochs):
         cosines = [dot(a, b) / (math.hypot(*a) * math.hypot(*b) or math.nan) for b in embs.values()]
         print(f"{name:10}", *[f"{cosine:11.3f}" for cosine in cosines])
     print("\nA hidden patch, and the clean patches nearest to its prediction, with distances:\n"
-          "If the first two are the patch and its negative, it knows what it is, but not the sign.")
+          "The first two should be the patch and its negative; which comes first is chance.")
     embs = {p: target_encode(p, model) for n in PATTERNS for pair in clean_pairs(n) for p in pair}
     for img in held_out[:300:100]:
         nearest = guess_patches(img, embs, model)[3][:3]
         print("hidden  " + "".join(f"{distance:8.2f}" for distance, _ in nearest))
         show([[p[:2], p[2:]] for p in (extract_patches(img)[3], *(patch for _, patch in nearest))])
-    print(f"\nImages named, chance {1 / len(clean):.0%}; share of variance; hidden patches named\n"
-          f"Var+Cov: {CONTROL_EPOCHS} epochs  1/class  5/class 50 probe  pattern     coin   hidden")
+    print(f"\n{'':18}   images named (chance {1 / len(clean):.0%})   patch variance    hidden\n"
+          f"{'':18}  1/class  5/class probe@50  pattern    +coin    named")
     start = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
-    rows = "pixels", "untrained", "Var + Cov alone", "JEPA"
+    rows = "pixels", "untrained", f"Var+Cov, {CONTROL_EPOCHS} epochs", "JEPA"  # 90 epochs: +1 to 4%
     for row, net in zip(rows, (None, start, fit(seed, images, CONTROL_EPOCHS, pred=0)[0], model)):
         figures = measure(net, data, seed)  # those of the last row, JEPA, are used below
         print(f"{row:18}" + "".join(f"{v:9.1%}" for v in figures).replace("nan%", "   -"))
@@ -429,9 +429,9 @@ def collapse(seed, epochs):
     """What `python3 jepa.py --collapse` prints."""
     images, held_out, _, labels = draw_data(seed)
     print("Why does it not collapse, and how would you notice? Take parts away, look\n" + "=" * 60)
-    print("Total collapse: embeddings are alike, spread below 10% of the untrained. Dimensional:\n"
-          f"on few lines, rank below {EMBED_DIM / 2:g} of {EMBED_DIM}. 1 label: accuracy, chance "
-          f"{1 / len(PATTERNS):.0%}. {epochs} epochs a row.\n")
+    print("Total collapse: spread below 10% of the untrained. Dimensional: few directions, rank\n"
+          f"below {EMBED_DIM / 2:g} of {EMBED_DIM} (untrained may be). Pred unweighted. 1 label: "
+          f"accuracy, chance {1 / len(PATTERNS):.0%}. {epochs} epochs.\n")
     print(f"{'':22}Pred  spread  rank  1 label  verdict")
     embs = lambda model: [row for img in held_out for row in embed_patches(img, model)]
     before = spread(embs(init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))))
@@ -445,7 +445,7 @@ def collapse(seed, epochs):
               f"  {verdict(share, rank)}", flush=True)
 
 def main():
-    """The command line."""
+    """The command line. Not run if this file is pasted at a prompt or in a notebook: last line."""
     parser = argparse.ArgumentParser(description="Train a micro JEPA on 4x4 images.")
     parser.add_argument("--seed", type=int, default=0, help="of data, weights and masks")
     parser.add_argument("--epochs", type=int, help="passes over the training images, 1 or more")

@@ -124,8 +124,7 @@ def main():
         parser.error(f"--seeds and --epochs must be 1 or more, --only one of: {'; '.join(methods)}")
     methods, epochs = [options.only] if options.only else methods, options.epochs or jepa.EPOCHS
     seeds = range(options.first, options.first + options.seeds)
-    short = {"Var + Cov alone": options.epochs or jepa.CONTROL_EPOCHS}  # as in the demo
-    tasks = [(method, short.get(method, epochs), seed) for method in reversed(methods) for seed in seeds]
+    tasks = [(method, epochs, seed) for method in reversed(methods) for seed in seeds]
     results = {method: {} for method in methods}
     ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the workers too: let this process end them
     with multiprocessing.Pool(initializer=signal.signal, initargs=ignore) as pool:
@@ -133,8 +132,7 @@ def main():
             results[method][seed] = figures
             print(f"\r{count} of {len(tasks)} runs", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    print(f"Seeds {seeds[0]} to {seeds[-1]}, {epochs} epochs"
-          + (f" ({short['Var + Cov alone']} of Var + Cov alone)" if "Var + Cov alone" in methods else ""))
+    print(f"Seeds {seeds[0]} to {seeds[-1]}, {epochs} epochs")
     for method in methods:
         print_figures(method, [results[method][seed] for seed in seeds])
 

@@ -89,6 +89,7 @@ def sentences():
     rank = "effective rank"
     yield (f"the rank is {collapse['no stop-gradient'][rank][0]:.1f} of 6 "
            f"(with it {collapse['everything on'][rank][0]:.1f})")
+    yield f"an untrained encoder has rank {start[rank][0]:.1f}"
     yield f"the spread is {collapse['none of the four']['spread of untrained'][0]:.2f} of the untrained"
     for name in ("no EMA", "no Var + Cov", "no Cov"):
         diverged = re.search(r"diverged (\d+)", collapse[name]["verdicts"])
@@ -140,6 +141,14 @@ class Text(unittest.TestCase):
                     *exercise_sentences()]:
             with self.subTest(row):
                 self.assertIn(" ".join(row.split()), flowing)
+
+    def test_the_gain_of_a_longer_control_in_the_file_and_in_evidence_is_the_recorded_one(self):
+        short, full = [recorded(name)["Var + Cov alone"] for name in
+                       ("study_200_control_20.txt", "study_200_control.txt")]
+        gains = [100 * (full[f][0] - short[f][0]) for f in ("1 label", "5 labels", "probe, 50 labels")]
+        self.assertEqual(jepa.CONTROL_EPOCHS, 20)
+        self.assertIn(f"# 90 epochs: +{min(gains):.0f} to {max(gains):.0f}%", text("jepa.py"))
+        self.assertIn(f"training adds {min(gains):.0f} to {max(gains):.0f} points", text("tests", "EVIDENCE.md"))
 
     def test_every_recorded_file_stands_in_evidence_as_it_was_recorded(self):
         evidence = text("tests", "EVIDENCE.md")
