@@ -3,8 +3,8 @@
 
 A JEPA learns from images without labels. It hides some patches of an image (the targets) and
 predicts them from the visible ones (the context): not their pixels, but their *embeddings*, short
-lists of numbers that an encoder makes of patches. What only one patch has helps to predict no
-other: so the encoder learns to play it down, and to keep what patches share.
+lists of numbers that an encoder makes of patches. What is in one patch alone only blurs the
+prediction of others: so the encoder learns to play it down, and to keep what patches share.
 
                                   target position --+
                                                     +--> predictor --> prediction --+
@@ -25,7 +25,7 @@ if sys.version_info < (3, 8): sys.exit("jepa.py needs Python 3.8 or newer")
 
 # ---- Settings: change one and run the demo again -------------------------------------------------
 NUM_IMAGES = 200        # training images, the patterns in turn
-EMBED_DIM, HIDDEN_DIM = 6, 40  # D: numbers in an embedding; H: hidden units of each network
+EMBED_DIM, HIDDEN_DIM = 6, 40  # D: numbers in an embedding; hidden units of each network
 EPOCHS, BATCH_SIZE = 90, 5     # passes over the images; images in a minibatch, which is one step
 LEARNING_RATE = 0.02    # a step is this times the gradient
 MOMENTUM = 0.99         # what the target encoder keeps of itself at each step
@@ -51,7 +51,7 @@ def draw_image(name, rng):
     return [[round(pixel, 6) for pixel in row] for row in image], coins  # alike on every machine
 
 def check(ok, message):
-    """ValueError unless ok: for input that Python would accept, and get wrong."""
+    """ValueError unless ok: for input that Python would get wrong, or refuse in obscure words."""
     if not ok: raise ValueError(message)
 
 def matrix(rows, what):
@@ -93,14 +93,14 @@ def mlp_forward(net, x):
     return matmul_t(h, net["W2"]), (x, h)                               # [n][out]        h . W2^T
 
 def mlp_backward(net, saved, dy, num_dx=0):
-    """The chain rule, last line first. dy: dL/dy [n][out]; dx: dL/d(first num_dx inputs), or 0."""
+    """The chain rule, last line first. dy: dL/dy [n][out]. dx: dL/d(first num_dx inputs of x)."""
     x, h = saved
     dW2 = matmul_t(transpose(dy), transpose(h))                         # [out][hidden+1] dy^T . h
     W2_t = transpose(net["W2"])[:-1]                                    # [hidden][out]   no biases
     dz = [[0.0 if v <= 0.0 else dot(dy_row, w) for v, w in zip(h_row, W2_t)]  # zip drops h's 1
           for h_row, dy_row in zip(h, dy)]                              # [n][hidden]  dy . W2, relu
     dW1 = matmul_t(transpose(dz), transpose(x))                         # [hidden][in+1]  dz^T . x
-    dx = num_dx and matmul_t(dz, transpose(net["W1"])[:num_dx])         # [n][num_dx]     dz . W1
+    dx = matmul_t(dz, transpose(net["W1"])[:num_dx])                    # [n][num_dx]     dz . W1
     return {"W1": dW1, "W2": dW2}, dx
 
 def blend(a, net, b, other):
@@ -123,7 +123,7 @@ def sizes(model):
     return math.isqrt(P), len(W1[0]) - 1 - len(W2), len(W2)
 
 def grouped(rows, groups):
-    """{group: list of its rows}, both by position. ValueError unless there are as many of each."""
+    """{group: its rows}; row i is of the group groups[i]. ValueError unless each row has one."""
     rows, groups = list(rows), list(groups)
     check(len(rows) == len(groups), f"{len(rows)} rows need as many labels, got {len(groups)}")
     return {g: [row for row, h in zip(rows, groups) if h == g] for g in dict.fromkeys(groups)}
@@ -132,10 +132,10 @@ def average(embeddings):
     """The mean of n embeddings: [n][D] -> [D]."""
     return [sum(map(float, column)) / len(column) for column in zip(*embeddings)]
 
-# The prediction alone can be cheated: give every patch the same embedding, and it is predicted
-# perfectly. That is total collapse. Two terms stand against it (VICReg: Bardes, Ponce, LeCun 2022).
-# Over all context patches of a minibatch, Var asks each dimension of their embeddings to vary. Cov
-# asks no two to be correlated, or all might vary along one line: dimensional collapse.
+# The prediction alone can be cheated: give all patches one embedding, which is easily predicted.
+# That is total collapse. Against it: the stop-gradient, below, and two terms of VICReg (Bardes,
+# Ponce, LeCun 2022). Over a minibatch's context patches, Var asks each dimension of the embeddings
+# to vary; Cov asks no two to be correlated, or all might vary along one line: dimensional collapse.
 def covariance(embeddings):
     """n embeddings [n][D] -> z [n][D], less their mean, and C [D][D], their covariances (eq. 3)."""
     mean = average(embeddings)
@@ -146,12 +146,12 @@ def covariance(embeddings):
 def variance_covariance(embeddings, var_weight, cov_weight, gamma):
     """Var, Cov (VICReg eq. 1, 2, 4), and their part of dL/dembeddings [n][D], by dC (dL/dC)."""
     z, C = covariance(embeddings)                                                 # [n][D], [D][D]
-    D, dims, sds = len(C), range(len(C)), [math.sqrt(C[d][d] + EPS) for d in range(len(C))]
+    D, dims, sds = len(C), range(len(C)), [math.sqrt(row[d] + EPS) for d, row in enumerate(C)]
     var = sum(max(gamma - sd, 0.0) for sd in sds) / D
     d_diagonal = [-var_weight / (2.0 * sd) / D if sd < gamma else 0.0 for sd in sds]
     cov = sum(C[i][j] * C[i][j] for i in dims for j in dims if i != j) / D
     dC = [[cov_weight * 2.0 * C[i][j] / D if i != j else d_diagonal[i] for j in dims] for i in dims]
-    # C = z^T . z / (n-1), dC symmetric: dz = 2 z . dC / (n-1). dz's columns sum to 0: d_embs = dz.
+    # C = z^T . z / (n-1): dz = 2 z . dC / (n-1). d_embs = dz less its mean, which is 0, as z's is.
     return var, cov, matmul_t(z, [[v * 2.0 / max(1, len(z) - 1) for v in row] for row in dC])
 
 # ---- The heart: a minibatch forward, and in the mirror backward ----------------------------------
@@ -187,7 +187,7 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
     d_encoder, _ = mlp_backward(model["context_encoder"], saved, d_embs)
     # No backward pass for the target encoder: its output is taken as given, like a label. That is
     # the stop-gradient. Without it the targets move to the predictions too: a way to collapse.
-    if not stop_gradient:  # for --collapse: added to d_encoder; the target encoder still follows
+    if not stop_gradient:  # for --collapse: added to d_encoder, as if one encoder made both
         d_target_encoder, _ = mlp_backward(model["target_encoder"], target_saved, d_predictions)
         d_encoder = blend(1.0, d_encoder, -1.0, d_target_encoder)   # dPred/dt = -dPred/dp
     return ({"loss": loss, "pred": pred, "var": var, "cov": cov},
@@ -213,19 +213,19 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
     """Train the model in place by stochastic gradient descent. Returns the losses of each epoch and
     calls on_epoch(epoch, losses, model) after it. FloatingPointError when training diverges."""
     rng, model = random.Random(0) if rng is None else rng, model or MODEL
-    (patch_size, K, _), weights = sizes(model), (pred_weight, var_weight, cov_weight)
+    (patch_size, K, _), weights = sizes(model), (pred_weight, var_weight, cov_weight, gamma)
     check(isinstance(rng, random.Random), f"rng must be a generator, as random.Random({rng!r}) is")
-    check(epochs > 0 < lr and batch_size > 0 and 0 <= momentum <= 1 and gamma >= 0 and all(
-        w >= 0 for w in weights), "need epochs, batch_size, lr > 0; momentum 0 to 1; weights >= 0")
+    check(min(epochs, batch_size) > 0 < lr and 0 <= momentum <= 1 and all(w >= 0 for w in weights),
+          "need epochs, batch_size, lr > 0; momentum 0 to 1; weights and gamma >= 0")
     data = [extract_patches(img, patch_size, f"image {i}") for i, img in enumerate(images)]
     odd, history = [i for i, patches in enumerate(data) if len(patches) != K], []
-    check(data and not odd, f"images must be cut into {K} patches each, unlike image {odd[:1]}")
+    check(data and not odd, f"image {odd[0]} has not {K} patches" if odd else "there are no images")
     for epoch in range(1, epochs + 1):
         rng.shuffle(data)
         steps = []
         for start in range(0, len(data), batch_size):
             batch = [(p, *random_masks(K, rng)) for p in data[start:start + batch_size]]
-            terms, gradients = loss_and_gradients(batch, model, *weights, gamma, stop_gradient)
+            terms, gradients = loss_and_gradients(batch, model, *weights, stop_gradient)
             for name in gradients: model[name] = blend(1.0, model[name], -lr, gradients[name])
             ema_update(momentum, model)
             steps.append(terms)
@@ -240,7 +240,7 @@ def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size
         if on_epoch: on_epoch(epoch, history[-1], model)
     return history
 
-# ---- One image at a time: the same forward pass, to be called from a notebook --------------------
+# ---- One image at a time: the same forward pass, for what follows and for notebooks --------------
 def context_encode(patch, model=None):
     """A context patch [P] -> its embedding [D], by the encoder that gradient descent trains."""
     return mlp_forward((model or MODEL)["context_encoder"], [patch])[0][0]
@@ -354,7 +354,7 @@ def clean_pairs(name):
     return [{tuple(p), tuple(-v for v in p)} for p in extract_patches(clean_image(name))]
 
 def measure(model, data, seed):
-    """A row (None: pixels). +coin: beyond pattern and place. named: 25% if it always says grey."""
+    """A row (None: pixels). +coin: beyond pattern, place. named: always grey gets 25% (uniform)."""
     _, held_out, coins, labels = data
     patches = [embed_patches(img, model) if model else extract_patches(img) for img in held_out]
     x, rows = [average(four) if model else sum(four, []) for four in patches], sum(patches, [])
@@ -384,8 +384,8 @@ def demo(seed, epochs):
     print("\nA training image of each: some patches are negatives; ?? is hidden, to be predicted")
     show([img[:2] + [row[:2] + [None, None] for row in img[2:]] for img in images[:len(clean)]])
     print(f"\nTraining for {epochs} epochs...\nLearning rate: {LEARNING_RATE}, EMA momentum: "
-          f"{MOMENTUM}\nLoss: {PRED_WEIGHT:g} Pred + {VAR_WEIGHT:g} Var + {COV_WEIGHT:g} Cov, as "
-          "weighted here. Rank: dimensions in use\n" + "-" * 60, flush=True)
+          f"{MOMENTUM}\nLoss: {PRED_WEIGHT:g} Pred + {VAR_WEIGHT:g} Var + {COV_WEIGHT:g} Cov, "
+          "weighted; may rise as embeddings spread. Rank: dimensions used\n" + "-" * 60, flush=True)
     def report(epoch, losses, model):
         if epoch % 10 and epoch not in (1, epochs): return
         pred, var, cov = [w * losses[term] for w, term in zip(weights, ("pred", "var", "cov"))]
@@ -401,7 +401,7 @@ def demo(seed, epochs):
         cosines = [dot(a, b) / (math.hypot(*a) * math.hypot(*b) or math.nan) for b in embs.values()]
         print(f"{name:10}", *[f"{cosine:11.3f}" for cosine in cosines])
     print("\nA hidden patch, and the clean patches nearest to its prediction, with distances:\n"
-          "The first two should be the patch and its negative; which comes first is chance.")
+          "The first two should be the patch and its negative: which one, no context can tell.")
     embs = {p: target_encode(p, model) for n in PATTERNS for pair in clean_pairs(n) for p in pair}
     for img in held_out[:300:100]:
         nearest = guess_patches(img, embs, model)[3][:3]
@@ -410,7 +410,7 @@ def demo(seed, epochs):
     print(f"\n{'':18}   images named (chance {1 / len(clean):.0%})   patch variance    hidden\n"
           f"{'':18}  1/class  5/class probe@50  pattern    +coin    named")
     start = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
-    rows = "pixels", "untrained", f"Var+Cov, {CONTROL_EPOCHS} epochs", "JEPA"  # 90 epochs: +1 to 4%
+    rows = "pixels", "untrained", f"Var+Cov, {CONTROL_EPOCHS} epochs", "JEPA"  # all 90: see README
     for row, net in zip(rows, (None, start, fit(seed, images, CONTROL_EPOCHS, pred=0)[0], model)):
         figures = measure(net, data, seed)  # those of the last row, JEPA, are used below
         print(f"{row:18}" + "".join(f"{v:9.1%}" for v in figures).replace("nan%", "   -"))
@@ -430,7 +430,7 @@ def collapse(seed, epochs):
     images, held_out, _, labels = draw_data(seed)
     print("Why does it not collapse, and how would you notice? Take parts away, look\n" + "=" * 60)
     print("Total collapse: spread below 10% of the untrained. Dimensional: few directions, rank\n"
-          f"below {EMBED_DIM / 2:g} of {EMBED_DIM} (untrained may be). Pred unweighted. 1 label: "
+          f"below {EMBED_DIM / 2:g} of {EMBED_DIM} (as untrained can). Pred unweighted. 1 label: "
           f"accuracy, chance {1 / len(PATTERNS):.0%}. {epochs} epochs.\n")
     print(f"{'':22}Pred  spread  rank  1 label  verdict")
     embs = lambda model: [row for img in held_out for row in embed_patches(img, model)]
@@ -454,7 +454,7 @@ def main():
     for name in {"SIGINT", "SIGPIPE"} & {*dir(signal)}:  # Ctrl-C and | head end it quietly
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     run, epochs = (collapse, COLLAPSE_EPOCHS) if options.collapse else (demo, EPOCHS)
-    epochs = epochs if options.epochs is None else options.epochs
+    if options.epochs is not None: epochs = options.epochs
     run(options.seed, epochs) if epochs > 0 else parser.error("--epochs must be 1 or more")
 
 if __name__ == "__main__" and ("__file__" in globals() or not hasattr(sys, "ps1")): main()

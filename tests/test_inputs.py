@@ -55,10 +55,10 @@ jepa_forward(IMAGE, [0, 1, 2], [2]) | masks | [0, 1, 2] | [2]; jepa_forward(BROK
 jepa_forward(IMAGE, [0, 1, 1], [2]) | masks | [0, 1, 1]; jepa_forward(IMAGE, [], [2]) | masks | []
 jepa_forward(IMAGE, [0], []) | masks | []; jepa_forward(IMAGE, [0], [-1]) | masks | -1
 jepa_forward(IMAGE, [0], [4]) | masks | 4; jepa_forward(IMAGE[:2], [0], [1]) | 4
-jepa_forward([row * 2 for row in IMAGE], *MASKS) | 4; train([]) | images
+jepa_forward([row * 2 for row in IMAGE], *MASKS) | 4; train([]) | no images
 train([IMAGE] * 7 + [BROKEN]) | image 7 | finite
 train([IMAGE] * 5 + [IMAGE[:3]]) | image 5 | 2x2 | 3x4
-train([IMAGE] * 3 + [IMAGE[:2]] + [IMAGE]) | 4 patches | 3
+train([IMAGE] * 3 + [IMAGE[:2]] + [IMAGE]) | image 3 | 4 patches
 train([IMAGE], rng=42) | rng | random.Random(42); init_model(rng=42) | rng | random.Random(42)
 train([IMAGE], rng=0) | rng | random.Random(0); init_model(rng=0) | rng | random.Random(0)
 few_label_accuracy(nearest_mean, X, LABELS * 2, 1, RNG) | 6 | 12
@@ -70,7 +70,7 @@ explained_share(X, LABELS[:5]) | 6 | 5""".replace("\n", "; ").split("; ")
 for _name in "epochs=0 epochs=-1 lr=0 lr=NAN batch_size=0 momentum=1.1 momentum=NAN".split():
     REFUSALS.append(f"train([IMAGE], {_name}) | {_name.split('=')[0]}")
 for _name in "pred_weight=-1 var_weight=-1 cov_weight=-1 gamma=-1 gamma=NAN pred_weight=NAN cov_weight=NAN".split():
-    REFUSALS.append(f"train([IMAGE], {_name}) | weights")
+    REFUSALS.append(f"train([IMAGE], {_name}) | {_name.split('=')[0].split('_')[-1]}")
 for _name in ("embed(IMAGE, HISTORY)", "embed_patches(IMAGE, HISTORY)", "predict(EMB, 0, HISTORY)",
               "jepa_forward(IMAGE, *MASKS, HISTORY)", "train([IMAGE], model=HISTORY)"):
     REFUSALS.append(_name + " | init_model | list")
