@@ -15,8 +15,8 @@ EXERCISES = {  # name: (text in jepa.py, text in its place)
     "stop-gradient off": ("if not stop_gradient:", "if True:"),
     "a fifth pattern": ('    "uniform": lambda', '    "diagonal": lambda row, column: (row + column) / 3 - 1,\n'
                         '    "uniform": lambda'),
-    "pixels as targets": ('target_embs, target_saved = mlp_forward(model["target_encoder"], x_target)',
-                          "target_embs = [[*patch, 0.0, 0.0] for patch in x_target]"),
+    "pixels as targets": ("    avg_context = [", "    target_embs = [[*patch, 0.0, 0.0] for patch in x_target]\n"
+                          "    avg_context = ["),
 }
 
 

@@ -4,6 +4,7 @@
 python3 tests/study.py --seeds 20                 JEPA and its baselines
 python3 tests/study.py --seeds 20 --collapse      the rows of `jepa.py --collapse`, at full length
 python3 tests/study.py --seeds 200 --only JEPA    does any seed fail?
+python3 tests/study.py --only JEPA --set VAR_WEIGHT=0 EPOCHS=60       other settings of jepa.py
 """
 import argparse
 import math
@@ -90,6 +91,13 @@ def run(task):
     return task[0], task[2], measure(*task)
 
 
+def prepare(settings):
+    """In each worker: Ctrl-C reaches it too, but shall end the main process; and its own jepa is set."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for setting in settings.items():
+        setattr(jepa, *setting)
+
+
 def print_figures(method, results):
     """A block of lines: a figure, its mean, worst and sd over the seeds that did not diverge, seed 0."""
     done = [figures for figures in results if figures]
@@ -116,7 +124,14 @@ def main():
     parser.add_argument("--epochs", type=int, metavar="N", help="of each training (default: the demo's)")
     parser.add_argument("--collapse", action="store_true", help="the rows of `jepa.py --collapse` instead")
     parser.add_argument("--only", metavar="METHOD", help="this method or row alone")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of jepa.py")
     options = parser.parse_args()
+    try:
+        settings = {name: type(getattr(jepa, name))(value) for name, value in
+                    (setting.split("=") for setting in options.set)}
+    except (AttributeError, TypeError, ValueError) as error:
+        parser.error(f"--set: {error}")
+    vars(jepa).update(settings)
     methods = list(jepa.VARIANTS) if options.collapse else [
         "pixels", "mean patch", "mean patch, whitened", "pixel products, mean of patches", "untrained",
         "Var + Cov alone", "JEPA"]
@@ -126,13 +141,12 @@ def main():
     seeds = range(options.first, options.first + options.seeds)
     tasks = [(method, epochs, seed) for method in reversed(methods) for seed in seeds]
     results = {method: {} for method in methods}
-    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the workers too: let this process end them
-    with multiprocessing.Pool(initializer=signal.signal, initargs=ignore) as pool:
+    with multiprocessing.Pool(initializer=prepare, initargs=(settings,)) as pool:
         for count, (method, seed, figures) in enumerate(pool.imap_unordered(run, tasks), 1):
             results[method][seed] = figures
             print(f"\r{count} of {len(tasks)} runs", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    print(f"Seeds {seeds[0]} to {seeds[-1]}, {epochs} epochs")
+    print(", ".join([f"Seeds {seeds[0]} to {seeds[-1]}", f"{epochs} epochs", *options.set]))
     for method in methods:
         print_figures(method, [results[method][seed] for seed in seeds])
 

@@ -216,21 +216,3 @@ def flat(x):
     if isinstance(x, dict):
         return [v for key in sorted(x) for v in flat(x[key])]
     return [v for item in x for v in flat(item)] if isinstance(x, (list, tuple)) else [x]
-
-
-def recorded(name):
-    """What study.py printed into recorded/name: {method: {figure: [mean, worst, sd, seed 0]}}."""
-    methods = {}
-    with open(os.path.join(HERE, "recorded", name), encoding="ascii") as file:
-        for line in file.read().splitlines()[1:]:
-            if line and not line.startswith(" "):
-                row = methods.setdefault(line[:40].strip(), {})
-            elif line.startswith("    diverged: "):
-                row["diverged"] = line.split(": ")[1]
-            elif line.startswith("    loss lower"):
-                row["falling"] = line.split(": ")[1]
-            elif line.strip() and re.match(r".{30} +[-\d]", line[4:]):
-                row[line[4:34].strip()] = [float(cell) for cell in line[34:].split()]
-            elif line.strip():
-                row["verdicts"] = line.strip()
-    return methods

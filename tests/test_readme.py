@@ -77,11 +77,11 @@ def sentences():
     study, collapse = recorded("study.txt"), recorded("collapse.txt")
     jepa_200, control = recorded("study_200.txt")["JEPA"], recorded("study_200_control.txt")["Var + Cov alone"]
     start, demo = study["untrained"], dict(re.findall(r"^Epoch +(\d+) \| Loss: ([\d.]+)", demo_output(), re.M))
-    share = {figure: (100 * start[figure][0], 100 * jepa_200[figure][0])
+    share = {figure: [100 * row[figure][0] for row in (jepa_200, control, start)]
              for figure in ("hidden patches named", "pattern share", "coin share")}
-    yield "in {1:.1f} % of cases (untrained: {0:.1f})".format(*share["hidden patches named"])
-    yield "explains {:.0f} % before training and {:.0f} % after".format(*share["pattern share"])
-    yield "its pattern and place, {:.0f} % before and {:.0f} % after".format(*share["coin share"])
+    yield "in {0:.1f} % of cases (untrained: {2:.1f})".format(*share["hidden patches named"])
+    yield "explains {:.0f} % (Var + Cov alone {:.0f}, untrained {:.0f})".format(*share["pattern share"])
+    yield "its pattern and place, {:.0f} % ({:.0f}, {:.0f})".format(*share["coin share"])
     yield f"from {float(demo['1']):.1f} in epoch 1 to {float(demo['20']):.1f} in epoch 20"
     yield f"to {float(demo[str(jepa.EPOCHS)]):.1f} as it learns"
     yield f"below 95 % with 1 label: {jepa_200['below 95 % with 1 label']}"
@@ -91,6 +91,15 @@ def sentences():
            f"(with it {collapse['everything on'][rank][0]:.1f})")
     yield f"an untrained encoder has rank {start[rank][0]:.1f}"
     yield f"the spread is {collapse['none of the four']['spread of untrained'][0]:.2f} of the untrained"
+    preds = [collapse[name]["Pred at the end"][0] for name in ("everything on", "no stop-gradient")]
+    yield f"at a Pred {preds[0] / preds[1]:.0f} times lower"
+    strong, no_var = recorded("study_no_stop.txt")["no stop-gradient"], recorded("study_no_var.txt")["JEPA"]
+    yield f"one label names {percent(strong, '1 label')} %"
+    yield f"the rank is {no_var[rank][0]:.1f}, and the worst seed names {100 * no_var['1 label'][1]:.1f} %"
+    yield "hidden patches less ({:.0f} % for {:.0f})".format(
+        *[100 * collapse[name]["hidden patches named"][0] for name in ("no EMA", "everything on")])
+    one, dimensions = [collapse["no Var + Cov"][figure][0] for figure in ("1 label", rank)]
+    yield f"nearly as well ({100 * one:.1f} %), but in {dimensions:.1f} dimensions"
     for name in ("no EMA", "no Var + Cov", "no Cov"):
         diverged = re.search(r"diverged (\d+)", collapse[name]["verdicts"])
         yield f"{diverged.group(1) if diverged else 'none'} of 20 diverge"
@@ -117,9 +126,10 @@ def exercise_sentences():
     yield f"One label still names {span('hide two patches', 0)} %"
     worst, *others = sorted(numbers["12 hidden units"][0], key=float)
     yield f"On seed 1 the two gradients merge, and one label names {worst} % (on the others {others[0]} to {others[-1]})"
-    yield "Pred falls to {}, the rank to {}, the accuracy to {} %".format(
-        *[span("stop-gradient off", column) for column in (7, 6, 0)])
-    yield f"one label names {span('a fifth pattern', 0)} %"
+    preds = [jepa.PRED_WEIGHT * f(map(float, numbers["stop-gradient off"][7])) for f in (min, max)]
+    yield "Pred falls to {} (printed with its weight of 75: {:.1f} to {:.1f}), the rank to {}, the accuracy to {} %".format(
+        span("stop-gradient off", 7), *preds, *[span("stop-gradient off", n) for n in (6, 0)])
+    yield f"one label names {span('a fifth pattern', 0)} %, {span('a fifth pattern', 5)} % of hidden patches are named"
     yield f"nothing is learned: {span('pixels as targets', 0)} %"
     yield f"({span('pixels as targets', 4)} % of the variance; {span('nothing changed', 4)} with embeddings"
 
@@ -289,7 +299,8 @@ class Figures(unittest.TestCase):
 
 class Scripts(unittest.TestCase):
     def test_the_study_and_the_benchmark_run(self):
-        for script, options, words in (("study.py", ["--seeds", "1", "--epochs", "1", "--only", "JEPA"], "verdicts:"),
+        study = "--seeds 1 --epochs 1 --only JEPA --set VAR_WEIGHT=0"
+        for script, options, words in (("study.py", study.split(), "VAR_WEIGHT=0"),
                                        ("bench.py", ["--quick"], "One training step")):
             with self.subTest(script):
                 result = run(*options, command=(sys.executable, os.path.join(HERE, script)))
