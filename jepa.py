@@ -445,16 +445,16 @@ def collapse(seed, epochs):
               f"  {verdict(share, rank)}", flush=True)
 
 def main():
-    """The command line. Not run if this file is pasted at a prompt or in a notebook: last line."""
+    """The command line. Ctrl-C and | head end it quietly. Not run if this file is pasted: below."""
     parser = argparse.ArgumentParser(description="Train a micro JEPA on 4x4 images.")
     parser.add_argument("--seed", type=int, default=0, help="of data, weights and masks")
     parser.add_argument("--epochs", type=int, help="passes over the training images, 1 or more")
     parser.add_argument("--collapse", action="store_true", help="take parts away, watch what dies")
     options = parser.parse_args()
-    for name in {"SIGINT", "SIGPIPE"} & {*dir(signal)}:  # Ctrl-C and | head end it quietly
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    for s in {"SIGINT", "SIGPIPE"} & {*vars(signal)}: signal.signal(vars(signal)[s], signal.SIG_DFL)
     run, epochs = (collapse, COLLAPSE_EPOCHS) if options.collapse else (demo, EPOCHS)
     if options.epochs is not None: epochs = options.epochs
-    run(options.seed, epochs) if epochs > 0 else parser.error("--epochs must be 1 or more")
+    try: run(options.seed, epochs) if epochs > 0 else parser.error("--epochs must be 1 or more")
+    except FloatingPointError as error: sys.exit(f"{error}")
 
 if __name__ == "__main__" and ("__file__" in globals() or not hasattr(sys, "ps1")): main()

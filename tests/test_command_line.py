@@ -34,6 +34,12 @@ class Options(unittest.TestCase):
                 self.assertEqual((result.returncode, result.stdout), (2, ""))
                 self.assertRegex(result.stderr, r"(?s)\Ausage: .*\njepa\.py: error: [^\n]*\n\Z")
 
+    def test_a_setting_at_which_training_diverges_ends_the_demo_in_one_line(self):
+        code = "import sys, jepa; sys.argv = ['jepa.py', '--epochs', '3']; jepa.LEARNING_RATE = 9.0; jepa.main()"
+        result = run(command=(sys.executable, "-c", code), cwd=ROOT)
+        self.assertEqual(result.returncode, 1)
+        self.assertRegex(result.stderr, r"\Atraining diverged in epoch \d+: pixels [^\n]*smaller lr than 9\n\Z")
+
     def test_options_and_their_defaults_reach_the_demo_and_collapse(self):
         for line, told in (("", ("demo", 0, jepa.EPOCHS)), ("--seed 7 --epochs 3", ("demo", 7, 3)),
                            ("--collapse", ("collapse", 0, jepa.COLLAPSE_EPOCHS)),

@@ -68,13 +68,15 @@ class TheLoop(unittest.TestCase):
     def test_a_seed_gives_the_same_weights_twice_and_no_rng_leaves_the_global_one_alone(self):
         self.assertEqual(trained(0, epochs=3), trained(0, epochs=3))
         self.assertNotEqual(trained(0, epochs=3)[0], trained(1, epochs=3)[0])
-        models = [jepa.init_model(), jepa.init_model()]
+        models = [jepa.init_model(), jepa.init_model(rng=random.Random(0))]
+        seeded = jepa.init_model()
+        jepa.train(few_images(), 1, rng=random.Random(0), model=seeded)
         for model in models:
             random.random()
             state = random.getstate()
             jepa.train(few_images(), 1, model=model)
             self.assertEqual(random.getstate(), state)
-        self.assertEqual(*models)
+        self.assertEqual(models, [seeded, seeded])  # so the default is random.Random(0)
 
     def test_each_epoch_uses_each_image_once_in_batches_of_the_size_in_a_new_order(self):
         with spy("loss_and_gradients") as calls:
