@@ -28,15 +28,15 @@ NUM_IMAGES = 200        # training images, the patterns in turn
 EMBED_DIM, HIDDEN_DIM = 6, 40  # D: numbers in an embedding; hidden units of each network
 EPOCHS, BATCH_SIZE = 90, 5     # passes over the images; images in a minibatch, which is one step
 LEARNING_RATE = 0.02    # a step is this times the gradient
-MOMENTUM = 0.99         # what the target encoder keeps of itself at each step
+MOMENTUM = 0.99         # what the target encoder keeps of itself at each step: it moves slowly
 PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT = 75.0, 10.0, 40.0  # of the three terms of the loss
-GAMMA, EPS = 0.4, 1e-4  # Var asks each dimension for this standard deviation; EPS: lest sd be 0
+GAMMA, EPS = 0.4, 1e-4  # Var asks each dimension for at least this sd; EPS: lest sd be 0
 COLLAPSE_EPOCHS, CONTROL_EPOCHS = 40, 20  # fewer, to save time: --collapse; the table's Var+Cov row
 
 # ---- Data: images and patches --------------------------------------------------------------------
 # Four patterns. In an image each of its four patches is, by a coin of its own, left as it is or
-# turned into its negative. The coin is what no context can predict; the pattern is what the patches
-# share. Will the encoder play down the one and keep the other? That is the experiment.
+# turned into its negative. A coin tells nothing of other patches: in a context it is noise. They
+# share the pattern. Will the encoder play down the one and keep the other? That is the experiment.
 PATTERNS = {  # the pixel at a row and column, 0 to 3: -1 is black, 0 grey, 1 white
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,
     "v_gradient": lambda row, column: 2.0 * row / 3.0 - 1.0,
@@ -132,10 +132,10 @@ def average(embeddings):
     """The mean of n embeddings: [n][D] -> [D]."""
     return [sum(map(float, column)) / len(column) for column in zip(*embeddings)]
 
-# The prediction alone can be cheated: give all patches one embedding, which is easily predicted.
-# That is total collapse. Against it: the stop-gradient, below, and two terms of VICReg (Bardes,
-# Ponce, LeCun 2022). Over a minibatch's context patches, Var asks each dimension of the embeddings
-# to vary; Cov asks no two to be correlated, or all might vary along one line: dimensional collapse.
+# Prediction alone can be cheated: give all patches one embedding, which is easily predicted. That
+# is total collapse. Four guards are in use: stop-gradient and moving average, below; and the two of
+# VICReg (Bardes, Ponce, LeCun 2022). Over a minibatch's context patches, Var asks each dimension to
+# vary; Cov asks no two to be correlated, or all might lie on one line: dimensional collapse.
 def covariance(embeddings):
     """n embeddings [n][D] -> z [n][D], less their mean, and C [D][D], their covariances (eq. 3)."""
     mean = average(embeddings)
@@ -151,7 +151,7 @@ def variance_covariance(embeddings, var_weight, cov_weight, gamma):
     d_diagonal = [-var_weight / (2.0 * sd) / D if sd < gamma else 0.0 for sd in sds]
     cov = sum(C[i][j] * C[i][j] for i in dims for j in dims if i != j) / D
     dC = [[cov_weight * 2.0 * C[i][j] / D if i != j else d_diagonal[i] for j in dims] for i in dims]
-    # C = z^T . z / (n-1): dz = 2 z . dC / (n-1). d_embs = dz less its mean, which is 0, as z's is.
+    # C = z^T . z / (n-1): dz = 2 z . dC / (n-1). d_embs = dz less its mean: but z's is 0, so dz's.
     return var, cov, matmul_t(z, [[v * 2.0 / max(1, len(z) - 1) for v in row] for row in dC])
 
 # ---- The heart: a minibatch forward, and in the mirror backward ----------------------------------
@@ -187,7 +187,7 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
     d_encoder, _ = mlp_backward(model["context_encoder"], saved, d_embs)
     # No backward pass for the target encoder: its output is taken as given, like a label. That is
     # the stop-gradient. Without it the targets move to the predictions too: a way to collapse.
-    if not stop_gradient:  # for --collapse: added to d_encoder, as if one encoder made both
+    if not stop_gradient:  # for --collapse: into d_encoder, as if one made both (exact: momentum 0)
         d_target_encoder, _ = mlp_backward(model["target_encoder"], target_saved, d_predictions)
         d_encoder = blend(1.0, d_encoder, -1.0, d_target_encoder)   # dPred/dt = -dPred/dp
     return ({"loss": loss, "pred": pred, "var": var, "cov": cov},
@@ -354,7 +354,7 @@ def clean_pairs(name):
     return [{tuple(p), tuple(-v for v in p)} for p in extract_patches(clean_image(name))]
 
 def measure(model, data, seed):
-    """A row (None: pixels). +coin: beyond pattern, place. named: always grey gets 25% (uniform)."""
+    """A table row (None: pixels). +coin: gain over pattern, place. named: always grey gets 25%."""
     _, held_out, coins, labels = data
     patches = [embed_patches(img, model) if model else extract_patches(img) for img in held_out]
     x, rows = [average(four) if model else sum(four, []) for four in patches], sum(patches, [])
@@ -385,7 +385,7 @@ def demo(seed, epochs):
     show([img[:2] + [row[:2] + [None, None] for row in img[2:]] for img in images[:len(clean)]])
     print(f"\nTraining for {epochs} epochs...\nLearning rate: {LEARNING_RATE}, EMA momentum: "
           f"{MOMENTUM}\nLoss: {PRED_WEIGHT:g} Pred + {VAR_WEIGHT:g} Var + {COV_WEIGHT:g} Cov, "
-          "weighted; may rise as embeddings spread. Rank: dimensions used\n" + "-" * 60, flush=True)
+          "weighted below; may rise with spread. Rank: dimensions used\n" + "-" * 60, flush=True)
     def report(epoch, losses, model):
         if epoch % 10 and epoch not in (1, epochs): return
         pred, var, cov = [w * losses[term] for w, term in zip(weights, ("pred", "var", "cov"))]
@@ -410,7 +410,7 @@ def demo(seed, epochs):
     print(f"\n{'':18}   images named (chance {1 / len(clean):.0%})   patch variance    hidden\n"
           f"{'':18}  1/class  5/class probe@50  pattern    +coin    named")
     start = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
-    rows = "pixels", "untrained", f"Var+Cov, {CONTROL_EPOCHS} epochs", "JEPA"  # all 90: see README
+    rows = "pixels", "untrained", f"Var+Cov, {CONTROL_EPOCHS} epochs", "JEPA"  # Var+Cov, 90: README
     for row, net in zip(rows, (None, start, fit(seed, images, CONTROL_EPOCHS, pred=0)[0], model)):
         figures = measure(net, data, seed)  # those of the last row, JEPA, are used below
         print(f"{row:18}" + "".join(f"{v:9.1%}" for v in figures).replace("nan%", "   -"))
@@ -418,7 +418,7 @@ def demo(seed, epochs):
 
 VARIANTS = {"everything on": {}, "no prediction": {"pred": 0}, "no stop-gradient": {"stop": 0},
             "no EMA": {"ema": 0}, "no Cov": {"cov": 0}, "no Var + Cov": {"var": 0, "cov": 0},
-            "none of the four": {"stop": 0, "ema": 0, "var": 0, "cov": 0}}
+            "prediction alone": {"stop": 0, "ema": 0, "var": 0, "cov": 0}}
 
 def verdict(share, rank):
     """Alive, or which collapse, by spread (a share of the untrained) and rank; NaN is not alive."""
@@ -430,7 +430,7 @@ def collapse(seed, epochs):
     images, held_out, _, labels = draw_data(seed)
     print("Why does it not collapse, and how would you notice? Take parts away, look\n" + "=" * 60)
     print("Total collapse: spread below 10% of the untrained. Dimensional: few directions, rank\n"
-          f"below {EMBED_DIM / 2:g} of {EMBED_DIM} (as untrained can). Pred unweighted. 1 label: "
+          f"below {EMBED_DIM / 2:g} of {EMBED_DIM} (untrained can, too). Pred unweighted. 1 label: "
           f"accuracy, chance {1 / len(PATTERNS):.0%}. {epochs} epochs.\n")
     print(f"{'':22}Pred  spread  rank  1 label  verdict")
     embs = lambda model: [row for img in held_out for row in embed_patches(img, model)]
@@ -445,7 +445,7 @@ def collapse(seed, epochs):
               f"  {verdict(share, rank)}", flush=True)
 
 def main():
-    """The command line. Ctrl-C and | head end it quietly. Not run if this file is pasted: below."""
+    """The command line. Ctrl-C and | head end it quietly. Not run if pasted: see the last line."""
     parser = argparse.ArgumentParser(description="Train a micro JEPA on 4x4 images.")
     parser.add_argument("--seed", type=int, default=0, help="of data, weights and masks")
     parser.add_argument("--epochs", type=int, help="passes over the training images, 1 or more")

@@ -60,7 +60,7 @@ def run(epochs=None):
     the end of the first training, then at the end of its own; and the labels of held-out images."""
     data = images, _, _, labels = jepa.draw_data(SEED)
     seen, until = [], epochs or jepa.EPOCHS
-    for off, last in (("none of the four", until), ("everything on", epochs or jepa.EPOCHS)):
+    for off, last in (("prediction alone", until), ("everything on", epochs or jepa.EPOCHS)):
         model = jepa.init_model(2, 4, jepa.EMBED_DIM, jepa.HIDDEN_DIM, random.Random(SEED))
         line = [observe(0, {}, model, data)]
 

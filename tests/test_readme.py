@@ -90,7 +90,7 @@ def sentences():
     yield (f"the rank is {collapse['no stop-gradient'][rank][0]:.1f} of 6 "
            f"(with it {collapse['everything on'][rank][0]:.1f})")
     yield f"an untrained encoder has rank {start[rank][0]:.1f}"
-    yield f"the spread is {collapse['none of the four']['spread of untrained'][0]:.2f} of the untrained"
+    yield f"the spread is {collapse['prediction alone']['spread of untrained'][0]:.2f} of the untrained"
     preds = [collapse[name]["Pred at the end"][0] for name in ("everything on", "no stop-gradient")]
     yield f"at a Pred {preds[0] / preds[1]:.0f} times lower"
     strong, no_var = recorded("study_no_stop.txt")["no stop-gradient"], recorded("study_no_var.txt")["JEPA"]
