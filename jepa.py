@@ -151,7 +151,7 @@ def variance_covariance(embeddings, var_weight, cov_weight, gamma):
     d_diagonal = [-var_weight / (2.0 * sd) / D if sd < gamma else 0.0 for sd in sds]
     cov = sum(C[i][j] * C[i][j] for i in dims for j in dims if i != j) / D
     dC = [[cov_weight * 2.0 * C[i][j] / D if i != j else d_diagonal[i] for j in dims] for i in dims]
-    # C = z^T . z / (n-1): dz = 2 z . dC / (n-1). d_embs = dz less its mean: but z's is 0, so dz's.
+    # C = z^T . z / (n-1): dz = 2 z . dC / (n-1). Columns of z sum to 0, so dz's do: d_embs is dz.
     return var, cov, matmul_t(z, [[v * 2.0 / max(1, len(z) - 1) for v in row] for row in dC])
 
 # ---- The heart: a minibatch forward, and in the mirror backward ----------------------------------
@@ -187,7 +187,7 @@ def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEI
     d_encoder, _ = mlp_backward(model["context_encoder"], saved, d_embs)
     # No backward pass for the target encoder: its output is taken as given, like a label. That is
     # the stop-gradient. Without it the targets move to the predictions too: a way to collapse.
-    if not stop_gradient:  # for --collapse: into d_encoder, as if one made both (exact: momentum 0)
+    if not stop_gradient:  # for --collapse: added to d_encoder, exact if the two are one (no EMA)
         d_target_encoder, _ = mlp_backward(model["target_encoder"], target_saved, d_predictions)
         d_encoder = blend(1.0, d_encoder, -1.0, d_target_encoder)   # dPred/dt = -dPred/dp
     return ({"loss": loss, "pred": pred, "var": var, "cov": cov},
@@ -354,7 +354,7 @@ def clean_pairs(name):
     return [{tuple(p), tuple(-v for v in p)} for p in extract_patches(clean_image(name))]
 
 def measure(model, data, seed):
-    """A table row (None: pixels). +coin: gain over pattern, place. named: always grey gets 25%."""
+    """A row of the demo's table (None: pixels). +coin: what coins explain beyond pattern, place."""
     _, held_out, coins, labels = data
     patches = [embed_patches(img, model) if model else extract_patches(img) for img in held_out]
     x, rows = [average(four) if model else sum(four, []) for four in patches], sum(patches, [])
@@ -410,7 +410,7 @@ def demo(seed, epochs):
     print(f"\n{'':18}   images named (chance {1 / len(clean):.0%})   patch variance    hidden\n"
           f"{'':18}  1/class  5/class probe@50  pattern    +coin    named")
     start = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
-    rows = "pixels", "untrained", f"Var+Cov, {CONTROL_EPOCHS} epochs", "JEPA"  # Var+Cov, 90: README
+    rows = "pixels", "untrained", f"Var+Cov, {CONTROL_EPOCHS} epochs", "JEPA"  # no Pred: a control
     for row, net in zip(rows, (None, start, fit(seed, images, CONTROL_EPOCHS, pred=0)[0], model)):
         figures = measure(net, data, seed)  # those of the last row, JEPA, are used below
         print(f"{row:18}" + "".join(f"{v:9.1%}" for v in figures).replace("nan%", "   -"))
@@ -430,7 +430,7 @@ def collapse(seed, epochs):
     images, held_out, _, labels = draw_data(seed)
     print("Why does it not collapse, and how would you notice? Take parts away, look\n" + "=" * 60)
     print("Total collapse: spread below 10% of the untrained. Dimensional: few directions, rank\n"
-          f"below {EMBED_DIM / 2:g} of {EMBED_DIM} (untrained can, too). Pred unweighted. 1 label: "
+          f"below {EMBED_DIM / 2:g} of {EMBED_DIM} (untrained often is). Pred unweighted. 1 label: "
           f"accuracy, chance {1 / len(PATTERNS):.0%}. {epochs} epochs.\n")
     print(f"{'':22}Pred  spread  rank  1 label  verdict")
     embs = lambda model: [row for img in held_out for row in embed_patches(img, model)]
