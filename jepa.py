@@ -133,9 +133,9 @@ def average(embeddings):
     return [sum(map(float, column)) / len(column) for column in zip(*embeddings)]
 
 # Prediction alone can be cheated: give all patches one embedding, which is easily predicted. That
-# is total collapse. Four guards are in use: stop-gradient and moving average, below; and the two of
-# VICReg (Bardes, Ponce, LeCun 2022). Over a minibatch's context patches, Var asks each dimension to
-# vary; Cov asks no two to be correlated, or all might lie on one line: dimensional collapse.
+# is total collapse. Three guards are in use: the stop-gradient, below, and the two of VICReg
+# (Bardes, Ponce, LeCun 2022). Over a minibatch's context patches, Var asks each dimension to vary;
+# Cov asks no two to be correlated, or all might lie on one line: dimensional collapse.
 def covariance(embeddings):
     """n embeddings [n][D] -> z [n][D], less their mean, and C [D][D], their covariances (eq. 3)."""
     mean = average(embeddings)

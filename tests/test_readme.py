@@ -56,7 +56,7 @@ def accuracy_table():
     study = recorded("study.txt")
     study.update(recorded("study_200.txt"), **recorded("study_200_control.txt"))
     names = {"pixels": "pixels", "untrained": "untrained encoder",
-             "Var + Cov alone": "the same loss without prediction (Var + Cov alone)", "JEPA": "**JEPA**"}
+             "Var + Cov alone": "no prediction, only spread (Var + Cov, see below)", "JEPA": "**JEPA**"}
     for name, shown in names.items():
         cells = [percent(study[name], figure) if figure in study[name] else "-"
                  for figure in ("1 label", "5 labels", "probe, 50 labels", "hidden patches named")]
@@ -80,8 +80,8 @@ def sentences():
     share = {figure: [100 * row[figure][0] for row in (jepa_200, control, start)]
              for figure in ("hidden patches named", "pattern share", "coin share")}
     yield "in {0:.1f} % of cases (untrained: {2:.1f})".format(*share["hidden patches named"])
-    yield "explains {:.0f} % (Var + Cov alone {:.0f}, untrained {:.0f})".format(*share["pattern share"])
-    yield "its pattern and place, {:.0f} % ({:.0f}, {:.0f})".format(*share["coin share"])
+    yield "explains {:.0f} % of the variance of patch embeddings (Var + Cov alone {:.0f}, untrained {:.0f})".format(*share["pattern share"])
+    yield "beyond pattern and place explains {:.0f} % (Var + Cov alone {:.0f}, untrained {:.0f})".format(*share["coin share"])
     yield f"from {float(demo['1']):.1f} in epoch 1 to {float(demo['20']):.1f} in epoch 20"
     yield f"to {float(demo[str(jepa.EPOCHS)]):.1f} as it learns"
     yield f"below 95 % with 1 label: {jepa_200['below 95 % with 1 label']}"
@@ -95,8 +95,8 @@ def sentences():
     yield f"at a Pred {preds[0] / preds[1]:.0f} times lower"
     strong, no_var = recorded("study_no_stop.txt")["no stop-gradient"], recorded("study_no_var.txt")["JEPA"]
     yield f"one label names {percent(strong, '1 label')} %"
-    yield f"the rank is {no_var[rank][0]:.1f}, and the worst seed names {100 * no_var['1 label'][1]:.1f} %"
-    yield "hidden patches less ({:.0f} % for {:.0f})".format(
+    yield f"the rank is {no_var[rank][0]:.1f}; one label names {percent(no_var, '1 label')} %"
+    yield "hidden patches less ({:.0f} % for {:.0f} on these seeds)".format(
         *[100 * collapse[name]["hidden patches named"][0] for name in ("no EMA", "everything on")])
     one, dimensions = [collapse["no Var + Cov"][figure][0] for figure in ("1 label", rank)]
     yield f"nearly as well ({100 * one:.1f} %), but in {dimensions:.1f} dimensions"
@@ -125,12 +125,12 @@ def exercise_sentences():
     span = lambda name, column: "{} to {}".format(*[f(numbers[name][column], key=float) for f in (min, max)])
     yield f"One label still names {span('hide two patches', 0)} %"
     worst, *others = sorted(numbers["12 hidden units"][0], key=float)
-    yield f"On seed 1 the two gradients merge, and one label names {worst} % (on the others {others[0]} to {others[-1]})"
+    yield f"On seed 1 the two gradient patterns merge, and one label names {worst} % (on the others {others[0]} to {others[-1]})"
     preds = [jepa.PRED_WEIGHT * f(map(float, numbers["stop-gradient off"][7])) for f in (min, max)]
     yield "Pred falls to {} (printed with its weight of 75: {:.1f} to {:.1f}), the rank to {}, the accuracy to {} %".format(
         span("stop-gradient off", 7), *preds, *[span("stop-gradient off", n) for n in (6, 0)])
     yield f"one label names {span('a fifth pattern', 0)} %, {span('a fifth pattern', 5)} % of hidden patches are named"
-    yield f"nothing is learned: {span('pixels as targets', 0)} %"
+    yield f"so that adds nothing: {span('pixels as targets', 0)} %"
     yield f"({span('pixels as targets', 4)} % of the variance; {span('nothing changed', 4)} with embeddings"
 
 
