@@ -35,8 +35,8 @@ COLLAPSE_EPOCHS, CONTROL_EPOCHS = 40, 20  # fewer, to save time: --collapse; the
 
 # ---- Data: images and patches --------------------------------------------------------------------
 # Four patterns. In an image each of its four patches is, by a coin of its own, left as it is or
-# turned into its negative. A coin tells nothing of other patches: in a context it is noise. They
-# share the pattern. Will the encoder play down the one and keep the other? That is the experiment.
+# turned into its negative. A coin tells nothing of other patches: in a context it is noise. What
+# all four share is the pattern. Will the encoder play down the coin and keep the pattern?
 PATTERNS = {  # the pixel at a row and column, 0 to 3: -1 is black, 0 grey, 1 white
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,
     "v_gradient": lambda row, column: 2.0 * row / 3.0 - 1.0,

@@ -4,7 +4,7 @@
 python3 tests/study.py --seeds 20                 JEPA and its baselines
 python3 tests/study.py --seeds 20 --collapse      the rows of `jepa.py --collapse`, at full length
 python3 tests/study.py --seeds 200 --only JEPA    does any seed fail?
-python3 tests/study.py --only JEPA --set VAR_WEIGHT=0 EPOCHS=60       other settings of jepa.py
+python3 tests/study.py --only JEPA --set VAR_WEIGHT=0     other settings of jepa.py
 """
 import argparse
 import math
@@ -94,8 +94,7 @@ def run(task):
 def prepare(settings):
     """In each worker: Ctrl-C reaches it too, but shall end the main process; and its own jepa is set."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for setting in settings.items():
-        setattr(jepa, *setting)
+    vars(jepa).update(settings)
 
 
 def print_figures(method, results):

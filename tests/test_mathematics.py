@@ -122,6 +122,9 @@ class FiniteDifferences(Mathematics):
             gradient = jepa.variance_covariance(embs, 2.0, 3.0, 1.5)[2]
             self.assertClose(gradient, numeric_gradient(loss, embs), absolute=1e-6)
             self.assertEqual(any(flat(gradient)), n > 1)
+        kink = math.sqrt(jepa.covariance(embs)[1][1][1] + jepa.EPS)  # a standard deviation of gamma
+        gradient = jepa.variance_covariance(embs, 2.0, 0.0, kink)[2]
+        self.assertFalse(any(row[1] for row in gradient))
 
     def test_a_step_of_training_is_minus_lr_times_the_gradient_of_the_loss_that_it_reports(self):
         rng, images = random.Random(3), few_images(3, 1)

@@ -80,8 +80,10 @@ def sentences():
     share = {figure: [100 * row[figure][0] for row in (jepa_200, control, start)]
              for figure in ("hidden patches named", "pattern share", "coin share")}
     yield "in {0:.1f} % of cases (untrained: {2:.1f})".format(*share["hidden patches named"])
-    yield "explains {:.0f} % of the variance of patch embeddings (Var + Cov alone {:.0f}, untrained {:.0f})".format(*share["pattern share"])
-    yield "beyond pattern and place explains {:.0f} % (Var + Cov alone {:.0f}, untrained {:.0f})".format(*share["coin share"])
+    three = " explains {:.0f} %{} (Var + Cov alone {:.0f}, untrained {:.0f})"
+    for figure, whose, of in (("pattern share", "which", " of the variance of patch embeddings"),
+                              ("coin share", "pattern and place", "")):
+        yield whose + three.format(share[figure][0], of, *share[figure][1:])
     yield f"from {float(demo['1']):.1f} in epoch 1 to {float(demo['20']):.1f} in epoch 20"
     yield f"to {float(demo[str(jepa.EPOCHS)]):.1f} as it learns"
     yield f"below 95 % with 1 label: {jepa_200['below 95 % with 1 label']}"
@@ -125,11 +127,14 @@ def exercise_sentences():
     span = lambda name, column: "{} to {}".format(*[f(numbers[name][column], key=float) for f in (min, max)])
     yield f"One label still names {span('hide two patches', 0)} %"
     worst, *others = sorted(numbers["12 hidden units"][0], key=float)
-    yield f"On seed 1 the two gradient patterns merge, and one label names {worst} % (on the others {others[0]} to {others[-1]})"
+    yield ("On seed 1 the two gradient patterns merge, and one label names "
+           f"{worst} % (on the others {others[0]} to {others[-1]})")
     preds = [jepa.PRED_WEIGHT * f(map(float, numbers["stop-gradient off"][7])) for f in (min, max)]
-    yield "Pred falls to {} (printed with its weight of 75: {:.1f} to {:.1f}), the rank to {}, the accuracy to {} %".format(
-        span("stop-gradient off", 7), *preds, *[span("stop-gradient off", n) for n in (6, 0)])
-    yield f"one label names {span('a fifth pattern', 0)} %, {span('a fifth pattern', 5)} % of hidden patches are named"
+    pred, rank, one = [span("stop-gradient off", column) for column in (7, 6, 0)]
+    yield (f"Pred falls to {pred} (printed with its weight of 75: {preds[0]:.1f} to {preds[1]:.1f}), "
+           f"the rank to {rank}, the accuracy to {one} %")
+    one, hidden = [span("a fifth pattern", column) for column in (0, 5)]
+    yield f"one label names {one} %, {hidden} % of hidden patches are named"
     yield f"so that adds nothing: {span('pixels as targets', 0)} %"
     yield f"({span('pixels as targets', 4)} % of the variance; {span('nothing changed', 4)} with embeddings"
 
