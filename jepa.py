@@ -1,460 +1,935 @@
 #!/usr/bin/env python3
-"""Micro JEPA: a Joint-Embedding Predictive Architecture, small enough to read in one sitting.
+"""Micro JEPA: a Joint-Embedding Predictive Architecture to read in one sitting.
 
-A JEPA learns from images without labels. It hides some patches of an image (the targets) and
-predicts them from the visible ones (the context): not their pixels, but their *embeddings*, short
-lists of numbers that an encoder makes of patches. What is in one patch alone only blurs the
-prediction of others: so the encoder learns to play it down, and to keep what patches share.
+A JEPA learns from images without labels. It cuts an image into patches and hides some
+of them. The hidden patches are the targets, the visible ones are the context. From the
+context it predicts the targets: not their pixels, but their embeddings. An embedding is
+a short list of numbers that a network, the encoder, computes from a patch.
 
-                                  target position --+
+    context patches --> context encoder --> mean ---+
                                                     +--> predictor --> prediction --+
-    context patches --> context encoder --> mean ---+                               |
-                              :                                                     +--> error
-                              : slowly copied (moving average)                      |
+                           position of the target --+                               |
+                                                                                  error
+                                                                                    |
     target patch -----> target encoder --------------------------> target ----------+
 
-The loss is the squared error (Pred), plus two terms (Var, Cov) that keep embeddings spread out. Its
-gradient trains the predictor and the context encoder; the target encoder only follows.
+The gradient of the error trains the predictor and the context encoder. It stops at the
+target. The target encoder has no gradient: its weights are an exponential moving average
+(EMA) of the context encoder's weights, so it follows slowly.
 
-`python3 jepa.py` trains and shows what was learned; `python3 jepa.py --collapse` takes parts away.
-No function uses a later one: to take one into a notebook, paste this file from its top down to it.
+The encoder learns to keep what the patches of an image have in common, and to drop what
+only one patch has. This takes three steps:
+
+1. What only one patch has tells nothing about the other patches. In the mean of the
+   context it is noise, which makes predictions worse. So the gradient shrinks it in the
+   context encoder.
+2. The EMA carries this change over to the target encoder.
+3. The targets now contain less that cannot be predicted, and the error falls.
+
+`python3 jepa.py` trains a JEPA and shows what it learned. With `--collapse` it shows what
+happens when a part is missing.
+
+Shapes are in brackets: [n][D] is a list of n rows, each a list of D numbers.
+
+    B  images in a batch      n  context patches in a batch, over all its images
+    K  patches in an image    m  target patches in a batch, over all its images
+    P  pixels in a patch      D  dimensions of an embedding
+
+No function uses a later one. To copy one into a notebook, copy what is above it, too.
 """
-import argparse, math, random, signal, sys
+
+import argparse
+import copy
+import math
+import os
+import random
+import sys
+from dataclasses import dataclass, replace
 from operator import mul
-if sys.version_info < (3, 8): sys.exit("jepa.py needs Python 3.8 or newer")
 
-# ---- Settings: change one and run the demo again -------------------------------------------------
-NUM_IMAGES = 200        # training images, the patterns in turn
-EMBED_DIM, HIDDEN_DIM = 6, 40  # D: numbers in an embedding; hidden units of each network
-EPOCHS, BATCH_SIZE = 90, 5     # passes over the images; images in a minibatch, which is one step
-LEARNING_RATE = 0.02    # a step is this times the gradient
-MOMENTUM = 0.99         # what the target encoder keeps of itself at each step: it moves slowly
-PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT = 75.0, 10.0, 40.0  # of the three terms of the loss
-GAMMA, EPS = 0.4, 1e-4  # Var asks each dimension for at least this sd; EPS: lest sd be 0
-COLLAPSE_EPOCHS, CONTROL_EPOCHS = 40, 20  # fewer, to save time: --collapse; the table's Var+Cov row
+# ---- 1. Settings ---------------------------------------------------------------------
 
-# ---- Data: images and patches --------------------------------------------------------------------
-# Four patterns. In an image each of its four patches is, by a coin of its own, left as it is or
-# turned into its negative. A coin tells nothing of other patches: in a context it is noise. What
-# all four share is the pattern. Will the encoder play down the coin and keep the pattern?
-PATTERNS = {  # the pixel at a row and column, 0 to 3: -1 is black, 0 grey, 1 white
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a model and its training. replace(cfg, lr=0.01) makes a changed copy."""
+
+    patch_size: int = 2  # height and width of a patch, in pixels
+    num_patches: int = 4  # K
+    embed_dim: int = 6  # D
+    encoder_hidden: int = 32  # hidden units of each encoder
+    predictor_hidden: int = 64  # hidden units of the predictor
+    epochs: int = 50  # passes over the training images
+    batch_size: int = 5  # B
+    lr: float = 0.02  # learning rate
+    ema_momentum: float = 0.99  # share of itself that the target encoder keeps a step
+    pred_weight: float = 75.0  # weight of Pred, the prediction error, in the loss
+    var_weight: float = 10.0  # weight of Var, which keeps every dimension in use
+    cov_weight: float = 100.0  # weight of Cov, which keeps the dimensions uncorrelated
+    gamma: float = 0.1  # the standard deviation that Var asks of every dimension
+    stop_gradient: bool = True  # False lets the gradient flow into the targets, too
+
+    def __post_init__(self):
+        """Raise ValueError if a setting cannot work."""
+        for name, value in vars(self).items():
+            if not value >= 0:
+                raise ValueError(f"{name} must be 0 or more, got {value}")
+        if self.ema_momentum > 1:
+            raise ValueError(f"ema_momentum must be 0 to 1, got {self.ema_momentum}")
+
+
+# ---- 2. Data -------------------------------------------------------------------------
+# An image shows one of four patterns, but each of its four patches is multiplied by a
+# random sign, 1 or -1. The sign of one patch tells nothing about the others, while the
+# pattern is what they have in common. So the encoder should keep the pattern and drop
+# the sign.
+
+PATTERNS = {  # the pixel at a row and column from 0 to 3: -1 is black, 0 grey, 1 white
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,
     "v_gradient": lambda row, column: 2.0 * row / 3.0 - 1.0,
     "checker": lambda row, column: 1.0 if (row + column) % 2 == 0 else -1.0,
-    "uniform": lambda row, column: 0.0}
+    "uniform": lambda row, column: 0.0,
+}
 
-def draw_image(name, rng):
-    """A random image of a pattern, [4][4], and its patches' coins, [4]: 1, or -1 for a negative."""
-    contrast, coins = rng.uniform(0.8, 1.0), [rng.choice([-1, 1]) for _ in range(4)]
-    image = [[contrast * coins[row // 2 * 2 + column // 2] * PATTERNS[name](row, column)
-              + rng.gauss(0.0, 0.1) for column in range(4)] for row in range(4)]  # noise of sd 0.1
-    return [[round(pixel, 6) for pixel in row] for row in image], coins  # alike on every machine
 
-def check(ok, message):
-    """ValueError unless ok: for input that Python would get wrong, or refuse in obscure words."""
-    if not ok: raise ValueError(message)
+def draw_image(pattern, rng):
+    """Draw an image [4][4] of a pattern. Return it with the signs [4] of its patches."""
+    contrast = rng.uniform(0.8, 1.0)
+    signs = [rng.choice([-1, 1]) for _ in range(4)]
+    image = [[0.0] * 4 for _ in range(4)]
+    for row in range(4):
+        for column in range(4):
+            sign = signs[row // 2 * 2 + column // 2]
+            pixel = sign * contrast * PATTERNS[pattern](row, column)
+            pixel += rng.gauss(0.0, 0.1)
+            image[row][column] = round(pixel, 6)  # the same on every machine
+    return image, signs
 
-def matrix(rows, what):
-    """Rows [n][d] as lists of Python floats. ValueError unless of one length and finite."""
-    rows = [list(map(float, row)) for row in rows]  # floats: NumPy's small integers wrap around
-    check(len(set(map(len, rows))) == 1 and rows[0], f"{what} must be rows of one length")
-    check(math.isfinite(sum(map(sum, rows))), f"{what} must be finite numbers")
+
+def draw_dataset(per_pattern, rng):
+    """Draw images of every pattern in turn. Return images, their signs and their labels."""
+    labels = list(PATTERNS) * per_pattern
+    images, signs = zip(*[draw_image(label, rng) for label in labels])
+    return images, signs, labels
+
+
+def to_list(values):
+    """Return the items of a list, iterator, array, tensor or data frame as a list."""
+    if isinstance(values, (str, dict, set)):
+        raise TypeError(f"a {type(values).__name__} is not a list or an array")
+    if hasattr(values, "to_numpy"):  # pandas
+        values = values.to_numpy()
+    if hasattr(values, "tolist"):  # NumPy and PyTorch
+        values = values.tolist()
+    return [item.tolist() if hasattr(item, "tolist") else item for item in values]
+
+
+def to_rows(values, name):
+    """Return a table of numbers of any kind as lists of floats [n][d]. All data enters here.
+
+    Raise ValueError unless all numbers are finite and all rows have the same length.
+    """
+    try:
+        rows = [[float(value) for value in to_list(row)] for row in to_list(values)]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be rows of numbers: {error}") from None
+    lengths = {len(row) for row in rows}
+    finite = all(math.isfinite(value) for row in rows for value in row)
+    if len(lengths) != 1 or 0 in lengths or not finite:
+        raise ValueError(f"{name} must be rows of one length, of finite numbers")
     return rows
 
-def extract_patches(img, patch_size=2, what="an image"):
-    """Cut an image, [height][width], into K flat patches, row by row: [K][P]."""
-    img, size = matrix(img, what), patch_size
-    check(size > 0 and len(img) % size == 0 == len(img[0]) % size,
-          f"{what} must divide into patches of {size}x{size}, got {len(img)}x{len(img[0])}")
-    return [[pixel for row in img[top:top + size] for pixel in row[left:left + size]]
-            for top in range(0, len(img), size) for left in range(0, len(img[0]), size)]
 
-# ---- A two-layer network and its backward pass ---------------------------------------------------
-# All three networks are of this kind. A bias is the weight of an input that is always 1: so a 1 is
-# appended to the input and to the hidden layer, and a network is two matrices.
-dot = getattr(math, "sumprod", lambda a, b: sum(map(mul, a, b), 0.0))  # [k], [k] -> a number
-matmul_t = lambda a, b: [[dot(v, w) for w in b] for v in a]  # a . b^T: [n][k], [m][k] -> [n][m]
-transpose = lambda a: list(zip(*a))                          # a^T: [n][k] -> [k][n]
+def extract_patches(img, patch_size=2, name="image"):
+    """Cut an image [height][width] into flat patches [K][P], row by row.
 
-def init_mlp(num_in, num_hidden, num_out, rng):
-    """A network: W1 [hidden][in+1], W2 [out][hidden+1]. The last column is the biases, zero."""
-    check(isinstance(rng, random.Random), f"rng must be a generator, as random.Random({rng!r}) is")
-    def xavier(rows, columns):  # Glorot and Bengio 2010, eq. 16
-        limit = math.sqrt(6.0 / (rows + columns))
-        return [[rng.uniform(-limit, limit) for _ in range(columns)] + [0.0] for _ in range(rows)]
-    return {"W1": xavier(num_hidden, num_in), "W2": xavier(num_out, num_hidden)}
+    Raise ValueError if the image is not made of whole patches.
+    """
+    img = to_rows(img, f"{name} (height x width, grey, about -1 to 1)")
+    height = len(img)
+    width = len(img[0])
+    if patch_size < 1 or height % patch_size or width % patch_size:
+        raise ValueError(f"{name} is {height}x{width}, no multiple of {patch_size}")
+    patches = []
+    for top in range(0, height, patch_size):
+        for left in range(0, width, patch_size):
+            patch = []
+            for row in img[top : top + patch_size]:
+                patch += row[left : left + patch_size]
+            patches.append(patch)
+    return patches
 
-def mlp_forward(net, x):
-    """Inputs x [n][in] -> outputs y [n][out], and (x, h), which the backward pass needs."""
-    check({len(row) + 1 for row in x} == {len(net["W1"][0])}, "x does not fit the network's W1")
-    x = [[*map(float, row), 1.0] for row in x]                          # [n][in+1]
-    z = matmul_t(x, net["W1"])                                          # [n][hidden]     x . W1^T
-    h = [[0.0 if v <= 0.0 else v for v in row] + [1.0] for row in z]    # [n][hidden+1]   relu(z)
-    return matmul_t(h, net["W2"]), (x, h)                               # [n][out]        h . W2^T
 
-def mlp_backward(net, saved, dy, num_dx=0):
-    """The chain rule, last line first. dy: dL/dy [n][out]. dx: dL/d(first num_dx inputs of x)."""
-    x, h = saved
-    dW2 = matmul_t(transpose(dy), transpose(h))                         # [out][hidden+1] dy^T . h
-    W2_t = transpose(net["W2"])[:-1]                                    # [hidden][out]   no biases
-    dz = [[0.0 if v <= 0.0 else dot(dy_row, w) for v, w in zip(h_row, W2_t)]  # zip drops h's 1
-          for h_row, dy_row in zip(h, dy)]                              # [n][hidden]  dy . W2, relu
-    dW1 = matmul_t(transpose(dz), transpose(x))                         # [hidden][in+1]  dz^T . x
-    dx = matmul_t(dz, transpose(net["W1"])[:num_dx])                    # [n][num_dx]     dz . W1
-    return {"W1": dW1, "W2": dW2}, dx
+def cut_images(images, cfg):
+    """Cut images [N][height][width] into patches [N][K][P].
+
+    Raise ValueError if there is no image, or one that does not fit the settings.
+    """
+    data = []
+    for i, img in enumerate(to_list(images)):
+        patches = extract_patches(img, cfg.patch_size, f"image {i}")
+        if len(patches) != cfg.num_patches:
+            raise ValueError(
+                f"image {i} has {len(patches)}, not {cfg.num_patches} patches"
+            )
+        data.append(patches)
+    if not data:
+        raise ValueError("there are no images")
+    return data
+
+
+# ---- 3. A network, forward and backward ----------------------------------------------
+# All networks here are of one kind: linear, ReLU, linear. A bias is the weight of an
+# input that is always 1. So each layer appends a 1 to its input, and a network is just
+# two matrices.
+
+
+def dot(a, b):
+    """Return the dot product of two vectors of the same length."""
+    return sum(map(mul, a, b), 0.0)
+
+
+if hasattr(math, "sumprod"):  # built into Python 3.12 and newer
+    dot = math.sumprod
+
+
+def transpose(a):
+    """Swap rows and columns: [n][k] -> [k][n]."""
+    return list(zip(*a))
+
+
+def matmul(a, b):
+    """Return the matrix product a @ b: [n][k], [k][m] -> [n][m]."""
+    columns = transpose(b)
+    return [[dot(row, column) for column in columns] for row in a]
+
+
+def scale(a, x):
+    """Return the matrix a * x."""
+    return [[a * v for v in row] for row in x]
+
+
+def weighted_sum(a, x, b, y):
+    """Return the matrix a * x + b * y."""
+    return [[a * v + b * w for v, w in zip(*rows)] for rows in zip(x, y)]
+
 
 def blend(a, net, b, other):
-    """a * net + b * other, weight by weight: a gradient step, or a moving average."""
-    return {name: [[a * v + b * w for v, w in zip(*rows)] for rows in zip(net[name], other[name])]
-            for name in net}
+    """Set net = a * net + b * other, weight by weight, in place."""
+    for W in net:
+        net[W] = weighted_sum(a, net[W], b, other[W])
 
-# ---- JEPA ----------------------------------------------------------------------------------------
-def init_model(patch_size=2, num_patches=4, embed_dim=EMBED_DIM, hidden_dim=HIDDEN_DIM, rng=None):
-    """A new model, a dict of three networks. The two encoders start equal (blend makes a copy)."""
-    rng = random.Random(0) if rng is None else rng
-    encoder = init_mlp(patch_size * patch_size, hidden_dim, embed_dim, rng)
-    return {"context_encoder": encoder, "target_encoder": blend(1.0, encoder, 0.0, encoder),
-            "predictor": init_mlp(embed_dim + num_patches, hidden_dim, embed_dim, rng)}
 
-def sizes(model):
-    """(patch_size, K, D) of a model: its predictor has D + K inputs and a bias, and D outputs."""
-    check(isinstance(model, dict), f"a model is init_model()'s dict, got {type(model).__name__}")
-    P, (W1, W2) = len(model["context_encoder"]["W1"][0]) - 1, model["predictor"].values()
-    return math.isqrt(P), len(W1[0]) - 1 - len(W2), len(W2)
+def init_mlp(num_in, num_hidden, num_out, rng):
+    """Return a new network, {"W1": [in+1][hidden], "W2": [hidden+1][out]}.
 
-def grouped(rows, groups):
-    """{group: its rows}; row i is of the group groups[i]. ValueError unless each row has one."""
-    rows, groups = list(rows), list(groups)
-    check(len(rows) == len(groups), f"{len(rows)} rows need as many labels, got {len(groups)}")
-    return {g: [row for row, h in zip(rows, groups) if h == g] for g in dict.fromkeys(groups)}
+    The weights start at random (Glorot and Bengio 2010, eq. 16). The last row of a matrix
+    holds the biases, which start at 0.
+    """
+    net = {}
+    sizes = {"W1": (num_in, num_hidden), "W2": (num_hidden, num_out)}
+    for name, (rows, columns) in sizes.items():
+        limit = math.sqrt(6.0 / (rows + columns))
+        W = [[rng.uniform(-limit, limit) for _ in range(columns)] for _ in range(rows)]
+        net[name] = W + [[0.0] * columns]
+    return net
+
+
+def mlp_forward(net, x):
+    """Return the outputs [n][out] for inputs x [n][in], and a cache for the way back."""
+    if len(x[0]) + 1 != len(net["W1"]):
+        raise ValueError(f"expected rows of {len(net['W1']) - 1}, got {len(x[0])}")
+    x = [[*row, 1.0] for row in x]  # [n][in+1]
+    z = matmul(x, net["W1"])  # [n][hidden]
+    h = [[v if v > 0.0 else 0.0 for v in row] + [1.0] for row in z]  # [n][hidden+1]
+    y = matmul(h, net["W2"])  # [n][out]
+    return y, (x, h)
+
+
+def mlp_backward(net, cache, dy):
+    """Apply the chain rule to mlp_forward, from its last line to its first.
+
+    dy [n][out] is the gradient of the loss with respect to the outputs. Return the
+    gradients of the two matrices, and dx [n][in], the gradient of the inputs.
+    """
+    x, h = cache
+    dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
+    W2 = net["W2"][:-1]  # [hidden][out], without the biases: they do not touch h
+    dz = []  # [n][hidden]: dy @ W2.T, but 0 where ReLU gave 0
+    for h_row, dy_row in zip(h, dy):
+        dz.append([dot(dy_row, w) if v > 0.0 else 0.0 for v, w in zip(h_row[:-1], W2)])
+    dW1 = matmul(transpose(x), dz)  # [in+1][hidden]
+    dx = matmul(dz, transpose(net["W1"][:-1]))  # [n][in]
+    return {"W1": dW1, "W2": dW2}, dx
+
+
+def init_model(cfg, rng):
+    """Return a new model, a dict of three networks. The two encoders start out equal."""
+    P = cfg.patch_size * cfg.patch_size
+    D = cfg.embed_dim
+    encoder = init_mlp(P, cfg.encoder_hidden, D, rng)
+    predictor = init_mlp(D + cfg.num_patches, cfg.predictor_hidden, D, rng)
+    target = copy.deepcopy(encoder)
+    return {
+        "context_encoder": encoder,
+        "target_encoder": target,
+        "predictor": predictor,
+    }
+
+
+# ---- 4. The losses, each with its gradient -------------------------------------------
+# Pred is the prediction error. It can be cheated: if the encoder gives every patch the
+# same embedding, prediction is perfect and useless. The encoder has collapsed to a point.
+# Two terms of VICReg (Bardes, Ponce and LeCun 2022) work against this. Over the context
+# embeddings of a batch, Var asks every dimension to vary, and Cov asks the dimensions to
+# be uncorrelated, as otherwise all embeddings could lie on one line.
+
+EPS = 1e-4  # added to a variance, because the square root has no derivative at 0
+
+
+def mse_loss(predictions, targets):
+    """Return the mean squared error, and its gradient [m][D] for the predictions."""
+    errors = weighted_sum(1.0, predictions, -1.0, targets)  # [m][D]
+    count = len(errors) * len(errors[0])
+    loss = sum(dot(row, row) for row in errors) / count
+    return loss, scale(2.0 / count, errors)
+
+
+def center(column):
+    """Subtract the mean from n numbers. If they are equal to within rounding, return 0s."""
+    mean = sum(column) / len(column)
+    centered = [v - mean for v in column]
+    if max(centered) <= 1e-12 * abs(mean):
+        return [0.0] * len(column)
+    return centered
+
+
+def variance_loss(embeddings, gamma):
+    """Return Var, VICReg's variance loss (eq. 1 and 2), and its gradient [n][D].
+
+    It is the mean of max(0, gamma - std) over the dimensions.
+    """
+    D = len(embeddings[0])
+    degrees = max(1, len(embeddings) - 1)
+    loss = 0.0
+    gradient = []  # [D][n]
+    for column in transpose(embeddings):
+        centered = center(column)
+        std = math.sqrt(dot(centered, centered) / degrees + EPS)
+        loss += max(0.0, gamma - std) / D
+        # d loss / d std = -1 / D, as long as std < gamma
+        # d std / d embedding = centered / (std * degrees)
+        slope = -1.0 / (D * std * degrees) if std < gamma else 0.0
+        gradient.append([slope * v for v in centered])
+    return loss, transpose(gradient)
+
+
+def covariance_matrix(centered):
+    """Return the covariance matrix [D][D] of centered columns [D][n] (VICReg eq. 3)."""
+    degrees = max(1, len(centered[0]) - 1)
+    return scale(1.0 / degrees, matmul(centered, transpose(centered)))
+
+
+def covariance_loss(embeddings):
+    """Return Cov, VICReg's covariance loss (eq. 4), and its gradient [n][D].
+
+    It is the sum of the squared covariances of different dimensions, divided by D.
+    """
+    centered = [center(column) for column in transpose(embeddings)]  # [D][n]
+    C = covariance_matrix(centered)
+    D = len(C)
+    for d in range(D):
+        C[d][d] = 0.0  # leave out the variances
+    loss = sum(dot(row, row) for row in C) / D
+    # d loss / d C = 2 C / D
+    # C = centered @ centered.T / degrees contains centered twice, and C is symmetric. So
+    # d loss / d centered = 2 (d loss / d C) @ centered / degrees.
+    degrees = max(1, len(embeddings) - 1)
+    gradient = scale(4.0 / (D * degrees), matmul(C, centered))  # [D][n]
+    return loss, transpose(gradient)
+
+
+# ---- 5. The heart: a batch, forward and backward -------------------------------------
+
+
+def check_masks(context_mask, target_mask, num_patches):
+    """Raise ValueError unless the masks list different patches, at least one each."""
+    both = [*context_mask, *target_mask]
+    in_range = all(0 <= i < num_patches for i in both)
+    different = len(set(both)) == len(both)
+    if not (len(context_mask) and len(target_mask) and in_range and different):
+        raise ValueError(
+            f"masks need different patches, got {context_mask}, {target_mask}"
+        )
+
+
+def one_hot(position, length):
+    """Return a list of zeros with a 1 at a position."""
+    return [1.0 if i == position else 0.0 for i in range(length)]
+
+
+def loss_and_gradients(batch, model, cfg):
+    """Run one batch forward and backward.
+
+    The batch has (patches [K][P], context_mask, target_mask) for each image. A mask lists
+    indices of patches. Return two dicts: the loss with its three terms, not yet weighted,
+    and the gradients of the context encoder and the predictor.
+    """
+    # Gather all context patches and all target patches, with the index of their image.
+    context = []  # [n][P]
+    context_image = []  # [n]
+    targets = []  # [m][P]
+    target_image = []  # [m]
+    positions = []  # [m][K]
+    for b, (patches, context_mask, target_mask) in enumerate(batch):
+        check_masks(context_mask, target_mask, len(patches))
+        for i in context_mask:
+            context.append(patches[i])
+            context_image.append(b)
+        for i in target_mask:
+            targets.append(patches[i])
+            target_image.append(b)
+            positions.append(one_hot(i, len(patches)))
+
+    # A target is predicted from the mean over the context of its own image. The mean is a
+    # product with weights: 1 / count for the patches of that context, 0 for all others.
+    mean_weights = []  # [m][n]
+    for b in target_image:
+        weight = 1.0 / context_image.count(b)
+        mean_weights.append([weight if i == b else 0.0 for i in context_image])
+
+    # Forward
+    encoder, predictor = model["context_encoder"], model["predictor"]
+    context_embs, context_cache = mlp_forward(encoder, context)  # [n][D]
+    target_embs, target_cache = mlp_forward(model["target_encoder"], targets)  # [m][D]
+    mean_context = matmul(mean_weights, context_embs)  # [m][D]
+    inputs = [mean + pos for mean, pos in zip(mean_context, positions)]  # [m][D+K]
+    predictions, predictor_cache = mlp_forward(predictor, inputs)  # [m][D]
+
+    # The three terms of the loss, and their gradients
+    pred, d_predictions = mse_loss(predictions, target_embs)  # [m][D]
+    var, d_var = variance_loss(context_embs, cfg.gamma)  # [n][D]
+    cov, d_cov = covariance_loss(context_embs)  # [n][D]
+    loss = cfg.pred_weight * pred + cfg.var_weight * var + cfg.cov_weight * cov
+
+    # Backward
+    d_predictions = scale(cfg.pred_weight, d_predictions)  # [m][D]
+    d_predictor, d_inputs = mlp_backward(predictor, predictor_cache, d_predictions)
+    D = len(context_embs[0])
+    d_mean_context = [row[:D] for row in d_inputs]  # [m][D], the positions are left out
+    d_embs = matmul(transpose(mean_weights), d_mean_context)  # [n][D]
+    d_embs = weighted_sum(1.0, d_embs, cfg.var_weight, d_var)  # [n][D]
+    d_embs = weighted_sum(1.0, d_embs, cfg.cov_weight, d_cov)  # [n][D]
+    d_encoder, _ = mlp_backward(encoder, context_cache, d_embs)
+
+    # One call is missing: the backward pass of the target encoder. Its output is taken as
+    # given, like a label. That is the stop-gradient. Without it the targets would also
+    # move towards the predictions, and both could meet in one point: collapse.
+    if not cfg.stop_gradient:  # only for the ablation
+        # The gradient for the targets is the negative of that for the predictions. The
+        # context encoder gets it, as if both encoders were one: with ema_momentum 0 they are.
+        d_targets = scale(-1.0, d_predictions)  # [m][D]
+        d_shared, _ = mlp_backward(model["target_encoder"], target_cache, d_targets)
+        blend(1.0, d_encoder, 1.0, d_shared)
+
+    losses = {"loss": loss, "pred": pred, "var": var, "cov": cov}
+    return losses, {"context_encoder": d_encoder, "predictor": d_predictor}
+
+
+# ---- 6. One image at a time ----------------------------------------------------------
+# The same forward pass in its simplest form, for one image. These functions use MODEL
+# unless they are given another model. Nothing else in this file uses it.
+
+MODEL = init_model(Config(), random.Random(0))
+
+
+def context_encode(patch, model=MODEL):
+    """Return the embedding [D] of a context patch [P]."""
+    return mlp_forward(model["context_encoder"], to_rows([patch], "patch"))[0][0]
+
+
+def target_encode(patch, model=MODEL):
+    """Return the embedding [D] of a target patch [P]."""
+    return mlp_forward(model["target_encoder"], to_rows([patch], "patch"))[0][0]
+
 
 def average(embeddings):
-    """The mean of n embeddings: [n][D] -> [D]."""
-    return [sum(map(float, column)) / len(column) for column in zip(*embeddings)]
+    """Return the mean [D] of n embeddings [n][D]."""
+    rows = to_rows(embeddings, "embeddings")
+    return [sum(column) / len(rows) for column in transpose(rows)]
 
-# Prediction alone can be cheated: give all patches one embedding, which is easily predicted. That
-# is total collapse. Three guards are in use: the stop-gradient, below, and the two of VICReg
-# (Bardes, Ponce, LeCun 2022). Over a minibatch's context patches, Var asks each dimension to vary;
-# Cov asks no two to be correlated, or all might lie on one line: dimensional collapse.
-def covariance(embeddings):
-    """n embeddings [n][D] -> z [n][D], less their mean, and C [D][D], their covariances (eq. 3)."""
-    mean = average(embeddings)
-    z = [[float(v) - m for v, m in zip(row, mean)] for row in embeddings]
-    columns, degrees = transpose(z), max(1, len(z) - 1)
-    return z, [[v / degrees for v in row] for row in matmul_t(columns, columns)]
 
-def variance_covariance(embeddings, var_weight, cov_weight, gamma):
-    """Var, Cov (VICReg eq. 1, 2, 4), and their part of dL/dembeddings [n][D], by dC (dL/dC)."""
-    z, C = covariance(embeddings)                                                 # [n][D], [D][D]
-    D, dims, sds = len(C), range(len(C)), [math.sqrt(row[d] + EPS) for d, row in enumerate(C)]
-    var = sum(max(gamma - sd, 0.0) for sd in sds) / D
-    d_diagonal = [-var_weight / (2.0 * sd) / D if sd < gamma else 0.0 for sd in sds]
-    cov = sum(C[i][j] * C[i][j] for i in dims for j in dims if i != j) / D
-    dC = [[cov_weight * 2.0 * C[i][j] / D if i != j else d_diagonal[i] for j in dims] for i in dims]
-    # C = z^T . z / (n-1): dz = 2 z . dC / (n-1). Columns of z sum to 0, so dz's do: d_embs is dz.
-    return var, cov, matmul_t(z, [[v * 2.0 / max(1, len(z) - 1) for v in row] for row in dC])
+def predict(avg_context, pos, model=MODEL, cfg=Config()):
+    """Predict the embedding [D] of the patch at index pos from the mean context [D]."""
+    if not 0 <= pos < cfg.num_patches:
+        raise ValueError(f"pos must be 0 to {cfg.num_patches - 1}, got {pos}")
+    rows = to_rows([[*avg_context, *one_hot(pos, cfg.num_patches)]], "avg_context")
+    return mlp_forward(model["predictor"], rows)[0][0]
 
-# ---- The heart: a minibatch forward, and in the mirror backward ----------------------------------
-def loss_and_gradients(batch, model, pred_weight=PRED_WEIGHT, var_weight=VAR_WEIGHT,
-                       cov_weight=COV_WEIGHT, gamma=GAMMA, stop_gradient=True):
-    """Of a batch of (patches [K][P], context_mask, target_mask): {"loss", "pred", "var", "cov"},
-    the terms unweighted; and the gradients of the loss by {"context_encoder", "predictor"}."""
-    (_, K, D), context, targets = sizes(model), [], []
-    for b, (patches, context_mask, target_mask) in enumerate(batch):
-        both = [*context_mask, *target_mask]  # neither empty, none twice, all 0 to K - 1
-        check(len(patches) == K and len({*both} & {*range(K)}) == len(both) > len(context_mask) > 0,
-              f"masks must list different ones of {K} patches: got {context_mask}, {target_mask}")
-        context += [(b, patches[i]) for i in context_mask]                        # n rows
-        targets += [(b, i, patches[i]) for i in target_mask]                      # m rows
-    (x_owner, x), (t_owner, _, x_target) = zip(*context), zip(*targets)           # owner: the image
-    # Forward: the two encoders, the mean of each image's context, the predictor.
-    embs, saved = mlp_forward(model["context_encoder"], x)                        # [n][D]
-    target_embs, target_saved = mlp_forward(model["target_encoder"], x_target)    # [m][D]
-    avg_context = [average(rows) for rows in grouped(embs, x_owner).values()]     # [images][D]
-    x_pred = [[*avg_context[b], *(float(i == pos) for i in range(K))] for b, pos, _ in targets]
-    predictions, pred_saved = mlp_forward(model["predictor"], x_pred)             # [m][D]
-    # The loss, and under each term its derivative.
-    errors = [[p - t for p, t in zip(*rows)] for rows in zip(predictions, target_embs)]
-    pred = sum(dot(row, row) for row in errors) / (len(errors) * D)
-    d_predictions = [[pred_weight * 2.0 * e / (len(errors) * D) for e in row] for row in errors]
-    var, cov, d_embs = variance_covariance(embs, var_weight, cov_weight, gamma)   # d_embs: [n][D]
-    loss = pred_weight * pred + var_weight * var + cov_weight * cov
-    # Backward: predictor; mean (sum dx over an image's targets, / its context patches); encoder.
-    d_predictor, dx = mlp_backward(model["predictor"], pred_saved, d_predictions, num_dx=D)
-    d_avg = [[sum(column) / x_owner.count(b) for column in zip(*rows)]
-             for b, rows in grouped(dx, t_owner).items()]                         # [images][D]
-    d_embs = [[d + a for d, a in zip(row, d_avg[b])] for b, row in zip(x_owner, d_embs)]    # [n][D]
-    d_encoder, _ = mlp_backward(model["context_encoder"], saved, d_embs)
-    # No backward pass for the target encoder: its output is taken as given, like a label. That is
-    # the stop-gradient. Without it the targets move to the predictions too: a way to collapse.
-    if not stop_gradient:  # for --collapse: added to d_encoder, exact if the two are one (no EMA)
-        d_target_encoder, _ = mlp_backward(model["target_encoder"], target_saved, d_predictions)
-        d_encoder = blend(1.0, d_encoder, -1.0, d_target_encoder)   # dPred/dt = -dPred/dp
-    return ({"loss": loss, "pred": pred, "var": var, "cov": cov},
-            {"context_encoder": d_encoder, "predictor": d_predictor})
-
-# ---- Training: draw masks, take the gradient, step against it, let the target encoder follow -----
-MODEL = init_model()  # what is trained, and used, where no model is given
-
-def ema_update(momentum=MOMENTUM, model=None):
-    """Moving average: target encoder <- momentum * it + (1 - momentum) * context encoder."""
-    m = model or MODEL
-    m["target_encoder"] = blend(momentum, m["target_encoder"], 1.0 - momentum, m["context_encoder"])
-
-def random_masks(num_patches, rng):
-    """A context mask and a target mask: the indices of about 75 % and 25 % of the patches."""
-    order, num_targets = list(range(num_patches)), max(1, round(num_patches / 4))
-    rng.shuffle(order)
-    return sorted(order[num_targets:]), sorted(order[:num_targets])
-
-def train(images, epochs=EPOCHS, lr=LEARNING_RATE, momentum=MOMENTUM, batch_size=BATCH_SIZE,
-          pred_weight=PRED_WEIGHT, var_weight=VAR_WEIGHT, cov_weight=COV_WEIGHT, gamma=GAMMA,
-          stop_gradient=True, rng=None, on_epoch=None, model=None):
-    """Train the model in place by stochastic gradient descent. Returns the losses of each epoch and
-    calls on_epoch(epoch, losses, model) after it. FloatingPointError when training diverges."""
-    rng, model = random.Random(0) if rng is None else rng, model or MODEL
-    (patch_size, K, _), weights = sizes(model), (pred_weight, var_weight, cov_weight, gamma)
-    check(isinstance(rng, random.Random), f"rng must be a generator, as random.Random({rng!r}) is")
-    check(min(epochs, batch_size) > 0 < lr and 0 <= momentum <= 1 and all(w >= 0 for w in weights),
-          "need epochs, batch_size, lr > 0; momentum 0 to 1; weights and gamma >= 0")
-    data = [extract_patches(img, patch_size, f"image {i}") for i, img in enumerate(images)]
-    odd, history = [i for i, patches in enumerate(data) if len(patches) != K], []
-    check(data and not odd, f"image {odd[0]} has not {K} patches" if odd else "there are no images")
-    for epoch in range(1, epochs + 1):
-        rng.shuffle(data)
-        steps = []
-        for start in range(0, len(data), batch_size):
-            batch = [(p, *random_masks(K, rng)) for p in data[start:start + batch_size]]
-            terms, gradients = loss_and_gradients(batch, model, *weights, stop_gradient)
-            for name in gradients: model[name] = blend(1.0, model[name], -lr, gradients[name])
-            ema_update(momentum, model)
-            steps.append(terms)
-        for name, net in model.items():  # round: last bits differ between Pythons, and would grow
-            model[name] = {W: [[round(w, 6) for w in row] for row in net[W]] for W in net}
-        history.append({term: sum(t[term] for t in steps) / len(steps) for term in steps[0]})
-        total = sum(sum(row) for net in model.values() for W in net.values() for row in W)
-        if not math.isfinite(total + history[-1]["loss"]):
-            pixels = sum(sum(data, []), [])
-            raise FloatingPointError(f"training diverged in epoch {epoch}: pixels {min(pixels):g}"
-                f" to {max(pixels):g}, expected -1 to 1 or so; if so, try a smaller lr than {lr:g}")
-        if on_epoch: on_epoch(epoch, history[-1], model)
-    return history
-
-# ---- One image at a time: the same forward pass, for what follows and for notebooks --------------
-def context_encode(patch, model=None):
-    """A context patch [P] -> its embedding [D], by the encoder that gradient descent trains."""
-    return mlp_forward((model or MODEL)["context_encoder"], [patch])[0][0]
-
-def target_encode(patch, model=None):
-    """A target patch [P] -> the embedding [D] to predict, by the context encoder's slow copy."""
-    return mlp_forward((model or MODEL)["target_encoder"], [patch])[0][0]
-
-def predict(avg_context, pos, model=None):
-    """The mean context embedding [D] and the target's index -> its predicted embedding [D]."""
-    one_hot = [float(i == pos) for i in range(sizes(model or MODEL)[1])]
-    check(1.0 in one_hot, f"pos must be 0 to {len(one_hot) - 1}, got {pos}")
-    return mlp_forward((model or MODEL)["predictor"], [[*avg_context, *one_hot]])[0][0]
 
 def mse(predictions, targets):
-    """The mean squared error over all numbers: [n][D], [n][D] -> a float."""
-    check(len(predictions) == len(targets), "predictions and targets must be as many")
-    return sum(math.dist(p, t) ** 2 / len(t) for p, t in zip(predictions, targets)) / len(targets)
+    """Return the mean squared error between predictions [m][D] and targets [m][D]."""
+    predictions = to_rows(predictions, "predictions")
+    targets = to_rows(targets, "targets")
+    if len(predictions) != len(targets) or len(predictions[0]) != len(targets[0]):
+        raise ValueError("predictions and targets must have the same shape")
+    return mse_loss(predictions, targets)[0]
 
-def jepa_forward(img, context_mask, target_mask, model=None):
-    """Pred, the prediction loss, of one image. The masks list its context and target patches."""
-    batch = [(extract_patches(img, sizes(model or MODEL)[0]), context_mask, target_mask)]
-    return loss_and_gradients(batch, model or MODEL)[0]["pred"]
 
-# ---- What was learned ----------------------------------------------------------------------------
-# A low Pred proves nothing: a collapsed model has the lowest. So look at the embeddings of images
-# held out from training. Labels are used from here on, and only to measure.
-def embed_patches(img, model):
-    """An image's patches by the target encoder, as I-JEPA is used: [height][width] -> [K][D]."""
-    return [target_encode(patch, model) for patch in extract_patches(img, sizes(model)[0])]
+def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
+    """Return Pred, the prediction error, of one image [height][width]."""
+    patches = cut_images([img], cfg)[0]
+    check_masks(context_mask, target_mask, len(patches))
+    # Encode the context with the encoder that is trained.
+    context_embs = [context_encode(patches[i], model) for i in context_mask]
+    avg_context = average(context_embs)
+    # Encode the targets with the EMA encoder.
+    target_embs = [target_encode(patches[i], model) for i in target_mask]
+    # Predict the embedding at each target position.
+    predictions = [predict(avg_context, pos, model, cfg) for pos in target_mask]
+    # The loss is the mean squared error in embedding space.
+    return mse(predictions, target_embs)
 
-def embed(img, model):
-    """The embedding of an image, the mean of those of its patches: [height][width] -> [D]."""
-    return average(embed_patches(img, model))
 
-def guess_patches(img, embs, model):
-    """Each patch in turn is hidden, and predicted from the others: K lists of (distance from its
-    prediction, candidate), nearest first. The candidates come as embs, {patch: embedding}."""
-    seen = [context_encode(patch, model) for patch in extract_patches(img, sizes(model)[0])]
-    predictions = [predict(average(seen[:k] + seen[k + 1:]), k, model) for k in range(len(seen))]
-    return [sorted((math.dist(p, emb), patch) for patch, emb in embs.items()) for p in predictions]
+def ema_update(momentum=0.99, model=MODEL):
+    """Set target encoder = momentum * target encoder + (1 - momentum) * context encoder."""
+    blend(momentum, model["target_encoder"], 1.0 - momentum, model["context_encoder"])
 
-def spread(embeddings):
-    """The standard deviation of n embeddings [n][D], root mean square over dimensions."""
-    C = covariance(embeddings)[1]
+
+# ---- 7. Training ---------------------------------------------------------------------
+
+
+def random_masks(num_patches, rng):
+    """Draw a context mask and a target mask. About a quarter of the patches are targets."""
+    order = list(range(num_patches))
+    rng.shuffle(order)
+    num_targets = max(1, round(num_patches / 4))
+    return sorted(order[num_targets:]), sorted(order[:num_targets])
+
+
+def round_weights(net):
+    """Round all weights of a network to six decimals, in place.
+
+    Versions of Python differ in the last bit of a sum, and training amplifies the
+    difference. Rounding removes it, so that a seed gives the same result everywhere.
+    """
+    for W, rows in net.items():
+        net[W] = [[round(weight, 6) for weight in row] for row in rows]
+
+
+def check_rng(rng):
+    """Raise ValueError unless rng is one of Python's own random generators."""
+    if not isinstance(rng, random.Random):
+        raise ValueError(f"rng must be a random.Random, got {type(rng).__name__}")
+
+
+def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
+    """Train a new model, or the given one in place, on images [N][height][width].
+
+    Return the model, and a list with the losses of each epoch, averaged over the images.
+    Pixels should be about -1 to 1. rng draws the weights, the order of images and the
+    masks: to go on with training, use the same rng again. masks(num_patches, rng) returns
+    a context mask and a target mask. on_epoch(epoch, losses, model) follows each epoch.
+    If training diverges, raise FloatingPointError and leave the model as it was.
+    """
+    check_rng(rng)
+    data = cut_images(images, cfg)
+    if model is None:
+        model = init_model(cfg, rng)
+    before = copy.deepcopy(model)
+    history = []
+    for epoch in range(1, cfg.epochs + 1):
+        rng.shuffle(data)
+        losses = {"loss": 0.0, "pred": 0.0, "var": 0.0, "cov": 0.0}
+        for start in range(0, len(data), cfg.batch_size):
+            batch = []
+            for patches in data[start : start + cfg.batch_size]:
+                batch.append((patches, *masks(cfg.num_patches, rng)))
+            # Step 1: forward and backward
+            batch_losses, gradients = loss_and_gradients(batch, model, cfg)
+            # Step 2: gradient descent on the context encoder and the predictor
+            for name, gradient in gradients.items():
+                blend(1.0, model[name], -cfg.lr, gradient)
+            # Step 3: the target encoder follows the context encoder
+            ema_update(cfg.ema_momentum, model)
+            for term in losses:
+                losses[term] += batch_losses[term] * len(batch) / len(data)
+        for net in model.values():
+            round_weights(net)
+        total = sum(sum(map(sum, W)) for net in model.values() for W in net.values())
+        if not math.isfinite(total):
+            model.update(before)
+            advice = f"try a lower lr than {cfg.lr}, and pixels of about -1 to 1"
+            raise FloatingPointError(f"training diverged in epoch {epoch}: {advice}")
+        history.append(losses)
+        if on_epoch:
+            on_epoch(epoch, losses, model)
+    return model, history
+
+
+# ---- 8. Evaluation -------------------------------------------------------------------
+# A low Pred does not show that anything was learned: a collapsed encoder has the lowest.
+# So we look at the embeddings of new images. Labels are used only here, to measure.
+
+
+def embed_patches(images, model, cfg):
+    """Return the target encoder's embeddings [N*K][D] of the patches of N images.
+
+    I-JEPA is evaluated with its target encoder, too. If the model is None, return the
+    patches as they are, for comparison.
+    """
+    patches = []
+    for image_patches in cut_images(images, cfg):
+        patches += image_patches
+    if model is None:
+        return patches
+    return mlp_forward(model["target_encoder"], patches)[0]
+
+
+def embed(images, model, cfg):
+    """Return the embeddings [N][D] of N images. Each is the mean over its patches."""
+    rows = embed_patches(images, model, cfg)
+    K = cfg.num_patches
+    return [average(rows[start : start + K]) for start in range(0, len(rows), K)]
+
+
+def covariance(embeddings):
+    """Return the covariance matrix [D][D] of embeddings [n][D]."""
+    columns = transpose(to_rows(embeddings, "embeddings"))
+    return covariance_matrix([center(column) for column in columns])
+
+
+def embedding_std(embeddings):
+    """Return the standard deviation of embeddings [n][D], root mean square over D."""
+    C = covariance(embeddings)
     return math.sqrt(sum(C[d][d] for d in range(len(C))) / len(C))
 
-def effective_rank(embeddings):
-    """How many dimensions they use, (sum of C_ii)^2 / sum of C_ij^2: D at most, 1 on a line."""
-    C = covariance(embeddings)[1]
+
+def participation_ratio(embeddings):
+    """Return the number of dimensions in use, from 1 (a line) to D; 0 for a point.
+
+    It is trace(C)^2 / sum of C_ij^2, with C the covariance matrix.
+    """
+    C = covariance(embeddings)
     trace = sum(C[d][d] for d in range(len(C)))
-    return trace and 1.0 / sum(v / trace * (v / trace) for row in C for v in row)
+    squares = sum(dot(row, row) for row in C)
+    return trace * trace / squares if squares > 0.0 else 0.0
 
-def explained_share(embeddings, groups):
-    """The share of the variance of embeddings [n][D] that their groups [n] explain, 0 to 1."""
-    means = {g: average(rows) for g, rows in grouped(embeddings, groups).items()}
-    return (spread([means[g] for g in groups]) / (spread(embeddings) or math.nan)) ** 2
 
-def nearest_mean(train_x, train_labels, x):
-    """The label of the nearest class mean of train_x [n][D], for each row of x [m][D]: -> [m]."""
-    n, rows = len(train_x), matrix([*train_x, *x], "train_x and x")
-    means = {c: average(members) for c, members in grouped(rows[:n], train_labels).items()}
-    return [min(means, key=lambda c: math.dist(means[c], row)) for row in rows[n:]]
+def group_rows(rows, labels):
+    """Return {label: its rows}. Raise ValueError unless there is a label for each row."""
+    labels = to_list(labels)
+    if len(labels) != len(rows):
+        raise ValueError(f"{len(rows)} rows need as many labels, got {len(labels)}")
+    groups = {}
+    for row, label in zip(rows, labels):
+        groups.setdefault(label, []).append(row)
+    return groups
+
+
+def explained_variance(embeddings, labels):
+    """Return the share of the variance of embeddings [n][D] that is between labels [n].
+
+    It is 1 if all rows of a label are equal, and 0 if all labels have the same mean.
+    """
+    rows = to_rows(embeddings, "embeddings")
+    means = []
+    for members in group_rows(rows, labels).values():
+        means += [average(members)] * len(members)
+    total = embedding_std(rows)
+    return (embedding_std(means) / total) ** 2 if total > 0.0 else 0.0
+
+
+def nearest_centroid(train_x, train_labels, x):
+    """Classify rows of x [m][D] by the nearest class mean of train_x [n][D]. Return [m]."""
+    classes = group_rows(to_rows(train_x, "train_x"), train_labels)
+    means = {label: average(rows) for label, rows in classes.items()}
+    found = []
+    for row in to_rows(x, "x"):
+        found.append(min(means, key=lambda label: math.dist(means[label], row)))
+    return found
+
+
+def solve(A, B):
+    """Solve A @ X = B for X [k][c] by Gauss-Jordan elimination: A [k][k], B [k][c]."""
+    rows = [[*a, *b] for a, b in zip(A, B)]
+    for i in range(len(rows)):
+        pivot = [v / rows[i][i] for v in rows[i]]
+        rows = [[v - row[i] * p for v, p in zip(row, pivot)] for row in rows]
+        rows[i] = pivot
+    return [row[len(A) :] for row in rows]
+
 
 def linear_probe(train_x, train_labels, x):
-    """The label by ridge regression on train_x [n][D], for each row of x [m][D]: -> [m]."""
-    n, rows = len(train_x), matrix([[*row, 1.0] for row in [*train_x, *x]], "train_x and x")
-    classes, X_t = list(grouped(rows[:n], train_labels)), transpose(rows[:n])
-    one_hot_t = [[float(label == c) for label in train_labels] for c in classes]
-    A = [a + b for a, b in zip(matmul_t(X_t, X_t), matmul_t(X_t, one_hot_t))]
-    for i in range(len(A)): A[i][i] = 1.01 * A[i][i] + 1e-9  # a ridge of 1 % of the sum of squares
-    for i in range(len(A)):  # (X^T . X + ridge) . W^T = X^T . one_hot, solved by elimination
-        A[i] = [v / A[i][i] for v in A[i]]
-        A = [row if row is A[i] else [v - row[i] * p for v, p in zip(row, A[i])] for row in A]
-    scores = matmul_t(rows[n:], transpose(A)[len(A):])                            # [m][classes]
-    return [classes[row.index(max(row))] for row in scores]
+    """Classify rows of x [m][D] by ridge regression on train_x [n][D]. Return [m].
 
-def few_label_accuracy(classifier, x, labels, per_class, rng, draws=20):
-    """Accuracy on rows x [n][D], 0 to 1, given per_class labels a class: mean over random draws."""
-    members, total = grouped(range(len(x)), labels), 0.0
-    x, labels = list(x), list(labels)  # by position, which the index of a pandas.Series is not
-    for c, m in members.items(): check(0 < per_class < len(m), f"class {c!r} has only {len(m)}")
-    check(isinstance(rng, random.Random), f"rng must be a generator, as random.Random({rng!r}) is")
-    for _ in range(draws):
-        known = [i for rows in members.values() for i in rng.sample(rows, per_class)]
-        rest = sorted({*range(len(x))} - {*known})
-        found = classifier([x[i] for i in known], [labels[i] for i in known], [x[i] for i in rest])
-        total += sum(label == labels[i] for label, i in zip(found, rest)) / len(rest)
-    return total / draws
+    For each class a linear function is fitted, to be 1 on its rows and 0 on all others.
+    The class with the largest value wins.
+    """
+    train_x, x = to_rows(train_x, "train_x"), to_rows(x, "x")
+    if len(x[0]) != len(train_x[0]):
+        raise ValueError(f"expected rows of {len(train_x[0])}, got {len(x[0])}")
+    labels = to_list(train_labels)
+    classes = list(group_rows(train_x, labels))
+    y = [
+        one_hot(classes.index(label), len(classes)) for label in labels
+    ]  # [n][classes]
+    X_t = [center(column) for column in transpose(train_x)]  # [D][n]
+    A = matmul(X_t, transpose(X_t))  # [D][D]
+    for d in range(len(A)):
+        A[d][d] *= 1.01  # the ridge
+        if A[d][d] == 0.0:
+            A[d][d] = 1.0  # a constant feature gets the weight 0
+    weights = solve(A, matmul(X_t, y))  # [D][classes]
+    x_mean, y_mean = average(train_x), average(y)
+    centered = [[v - mean for v, mean in zip(row, x_mean)] for row in x]  # [m][D]
+    found = []
+    for row in matmul(centered, weights):
+        scores = [v + mean for v, mean in zip(row, y_mean)]
+        found.append(classes[scores.index(max(scores))])
+    return found
 
-# ---- The demo, and --collapse --------------------------------------------------------------------
-def draw_data(seed):
-    """Training images; 100 held-out images of each pattern, their coins [n][4] and labels [n]."""
-    rng, labels = random.Random(seed), [name for name in PATTERNS for _ in range(100)]
-    images = [draw_image(list(PATTERNS)[i % len(PATTERNS)], rng)[0] for i in range(NUM_IMAGES)]
-    return (images, *transpose(draw_image(name, rng) for name in labels), labels)
 
-def fit(seed, images, epochs, report=None, pred=1, var=1, cov=1, ema=1, stop=1):
-    """A model trained with the settings above, its losses. 0: without that (ema: momentum 0)."""
-    rng, weights = random.Random(seed), (pred * PRED_WEIGHT, var * VAR_WEIGHT, cov * COV_WEIGHT)
-    model = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, rng)
-    return model, train(images, epochs, LEARNING_RATE, ema * MOMENTUM, BATCH_SIZE, *weights, GAMMA,
-                        stop, rng, report, model)
+def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
+    """Return the accuracy, 0 to 1, of a classifier with few labels: the mean over trials.
 
-def clean_image(name):
-    """A pattern at its mean contrast, with neither coins nor noise: [4][4]."""
-    return [[0.9 * PATTERNS[name](row, column) for column in range(4)] for row in range(4)]
+    In each trial it is given `shots` random rows of each class of x [n][D], with their
+    labels, and classifies all other rows.
+    """
+    check_rng(rng)
+    classes = group_rows(to_rows(x, "x"), labels)
+    accuracy = 0.0
+    for _ in range(trials):
+        train_x, train_labels = [], []
+        test_x, test_labels = [], []
+        for label, rows in classes.items():
+            if not 0 < shots < len(rows):
+                raise ValueError(f"{shots} shots need more rows of class {label!r}")
+            rows = rng.sample(rows, len(rows))
+            train_x += rows[:shots]
+            train_labels += [label] * shots
+            test_x += rows[shots:]
+            test_labels += [label] * (len(rows) - shots)
+        found = classifier(train_x, train_labels, test_x)
+        if len(found) != len(test_x):
+            raise ValueError(f"expected {len(test_x)} labels, got {len(found)}")
+        correct = [a == b for a, b in zip(found, test_labels)]
+        accuracy += sum(correct) / len(correct) / trials
+    return accuracy
 
-def clean_pairs(name):
-    """Each patch of a pattern's clean image, with its negative unless they are one: [4] sets."""
-    return [{tuple(p), tuple(-v for v in p)} for p in extract_patches(clean_image(name))]
 
-def measure(model, data, seed):
-    """A row of the demo's table (None: pixels). +coin: what coins explain beyond pattern, place."""
-    _, held_out, coins, labels = data
-    patches = [embed_patches(img, model) if model else extract_patches(img) for img in held_out]
-    x, rows = [average(four) if model else sum(four, []) for four in patches], sum(patches, [])
-    facts = [(name, k, c) for name, four in zip(labels, coins) for k, c in enumerate(four)]
-    shares = [explained_share(rows, [f[:n] for f in facts]) for n in (1, 2, 3)]
-    accuracy = [few_label_accuracy(classifier, x, labels, n, random.Random(seed))
-                for classifier, n in ((nearest_mean, 1), (nearest_mean, 5), (linear_probe, 50))]
-    pairs = [pair for name in labels for pair in clean_pairs(name)]  # of every held-out patch
-    embs = {p: target_encode(p, model) for p in set().union(*pairs) if model}  # pixels: no guess
-    guesses = [g for img in held_out if model for g in guess_patches(img, embs, model)]
-    named = [{patch for _, patch in g[:len(pair)]} == pair for g, pair in zip(guesses, pairs)]
-    return (*accuracy, shares[0], shares[2] - shares[1], sum(named) / (len(named) or math.nan))
+# ---- 9. The demo ---------------------------------------------------------------------
 
-def show(images):
-    """Images side by side, two characters a pixel, from black (blank) to white (@); ?? for None."""
-    shade = lambda v: "??" if v is None else 2 * " .:-=+*#%@"[int(min(9, max(0, 5 * v + 5)))]
-    for rows in zip(*images): print("    ".join("".join(map(shade, row)) for row in rows).rstrip())
 
-def demo(seed, epochs):
-    """What `python3 jepa.py` prints."""
-    data = images, held_out, _, _ = draw_data(seed)
-    clean, weights = {p: clean_image(p) for p in PATTERNS}, (PRED_WEIGHT, VAR_WEIGHT, COV_WEIGHT)
-    print("VibeML Micro JEPA - Learning Representations via Prediction\n" + "=" * 60)
-    print(f"\nGenerated {len(images)} training images (4x4)\nArchitecture: 2x2 patches -> "
-          f"{EMBED_DIM}-dim embeddings\n\nThe patterns:", ", ".join(clean))
-    show(clean.values())
-    print("\nA training image of each: some patches are negatives; ?? is hidden, to be predicted")
-    show([img[:2] + [row[:2] + [None, None] for row in img[2:]] for img in images[:len(clean)]])
-    print(f"\nTraining for {epochs} epochs...\nLearning rate: {LEARNING_RATE}, EMA momentum: "
-          f"{MOMENTUM}\nLoss: {PRED_WEIGHT:g} Pred + {VAR_WEIGHT:g} Var + {COV_WEIGHT:g} Cov, "
-          "weighted below; may rise with spread. Rank: dimensions used\n" + "-" * 60, flush=True)
+def r_squared(pred, images, model, cfg):
+    """Return R2 = 1 - Pred / variance of the targets, the patch embeddings of images.
+
+    It is the share of that variance that the predictor explains; nan without variance.
+    """
+    variance = embedding_std(embed_patches(images, model, cfg)) ** 2
+    return 1.0 - pred / variance if variance > 0.0 else math.nan
+
+
+def evaluate(model, dataset, cfg, seed):
+    """Return four figures of a model, or of the pixels if the model is None.
+
+    They are the accuracies with one label per class and of a linear probe with 50, and the
+    shares of the variance of patches that the pattern and the sign explain. The share of
+    the sign is what it adds to that of pattern and position.
+    """
+    images, signs, labels = dataset
+    rng = random.Random(seed)
+    x = embed(images, model, cfg)
+    one_shot = few_shot_accuracy(nearest_centroid, x, labels, 1, rng)
+    probe = few_shot_accuracy(linear_probe, x, labels, 50, rng)
+    patch_rows = embed_patches(images, model, cfg)
+    places = [(label, position) for label in labels for position in range(4)]
+    patch_signs = [sign for image_signs in signs for sign in image_signs]
+    by_pattern = explained_variance(patch_rows, [label for label, _ in places])
+    by_place = explained_variance(patch_rows, places)
+    by_sign = explained_variance(patch_rows, zip(places, patch_signs)) - by_place
+    return one_shot, probe, by_pattern, by_sign
+
+
+def clean_image(pattern):
+    """Return a pattern [4][4] at its mean contrast, without signs and noise."""
+    pixel = PATTERNS[pattern]
+    return [[0.9 * pixel(row, column) for column in range(4)] for row in range(4)]
+
+
+def show(images, heads):
+    """Print images side by side, each under its head. A pixel of None is hidden."""
+    width = 2 * len(images[0][0]) + 4
+    print("".join(f"{head:{width}}" for head in heads).rstrip())
+    for rows in zip(*images):
+        line = ""
+        for row in rows:
+            for pixel in row:
+                level = min(9, max(0, int(5 * (pixel or 0.0) + 5)))
+                line += "??" if pixel is None else 2 * " .:-=+*#%@"[level]
+            line += "    "
+        print(line.rstrip())
+
+
+def demo(cfg, seed):
+    """Print what `python3 jepa.py` shows."""
+    rng = random.Random(seed)
+    images, signs, _ = draw_dataset(50, rng)
+    test_set = draw_dataset(100, rng)
+    clean_images = [clean_image(pattern) for pattern in PATTERNS]
+    print(f"""VibeML Micro JEPA - Learning Representations via Prediction
+============================================================
+
+Generated {len(images)} training images (4x4)
+Architecture: 2x2 patches -> {cfg.embed_dim}-dim embeddings
+
+The patterns:""")
+    show(clean_images, PATTERNS)
+    print("\nTraining images and the signs of their patches. ?? is hidden:")
+    examples = []
+    for image in images[:4]:
+        bottom = [row[:2] + [None, None] for row in image[2:]]
+        examples.append(image[:2] + bottom)
+    show(examples, [" ".join(f"{sign:+}" for sign in four) for four in signs[:4]])
+
+    print(f"""
+Training for {cfg.epochs} epochs...
+Learning rate: {cfg.lr}, EMA momentum: {cfg.ema_momentum}
+Loss: {cfg.pred_weight:g} Pred + {cfg.var_weight:g} Var + {cfg.cov_weight:g} Cov
+R2: the share of the variance of the targets that the predictor explains
+------------------------------------------------------------""")
+
     def report(epoch, losses, model):
-        if epoch % 10 and epoch not in (1, epochs): return
-        pred, var, cov = [w * losses[term] for w, term in zip(weights, ("pred", "var", "cov"))]
-        rank = effective_rank([row for img in images for row in embed_patches(img, model)])
-        print(f"Epoch {epoch:4} | Loss: {losses['loss']:.4f} | Pred: {pred:.4f} | Var: {var:.4f}",
-              f"| Cov: {cov:.4f} | Rank: {rank:.2f}", flush=True)
-    model, _ = fit(seed, images, epochs, report)
-    print("\nRepresentation Quality Test\n" + "=" * 60 + "\nEmbeddings for different patterns:")
-    embs = {name: embed(img, model) for name, img in clean.items()}
-    for name, a in embs.items(): print(f"{name:12}: [" + ", ".join(f"{v:6.3f}" for v in a) + "]")
-    print("\nCosine similarities between patterns:\n" + " " * 10, *[f"{name:>11}" for name in embs])
-    for name, a in embs.items():
-        cosines = [dot(a, b) / (math.hypot(*a) * math.hypot(*b) or math.nan) for b in embs.values()]
-        print(f"{name:10}", *[f"{cosine:11.3f}" for cosine in cosines])
-    print("\nA hidden patch, and the clean patches nearest to its prediction, with distances:\n"
-          "The first two should be the patch and its negative: which one, no context can tell.")
-    embs = {p: target_encode(p, model) for n in PATTERNS for pair in clean_pairs(n) for p in pair}
-    for img in held_out[:300:100]:
-        nearest = guess_patches(img, embs, model)[3][:3]
-        print("hidden  " + "".join(f"{distance:8.2f}" for distance, _ in nearest))
-        show([[p[:2], p[2:]] for p in (extract_patches(img)[3], *(patch for _, patch in nearest))])
-    print(f"\n{'':18}   images named (chance {1 / len(clean):.0%})   patch variance    hidden\n"
-          f"{'':18}  1/class  5/class probe@50  pattern    +coin    named")
-    start = init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))
-    rows = "pixels", "untrained", f"Var+Cov, {CONTROL_EPOCHS} epochs", "JEPA"  # no Pred: a control
-    for row, net in zip(rows, (None, start, fit(seed, images, CONTROL_EPOCHS, pred=0)[0], model)):
-        figures = measure(net, data, seed)  # those of the last row, JEPA, are used below
-        print(f"{row:18}" + "".join(f"{v:9.1%}" for v in figures).replace("nan%", "   -"))
-    print(f"\nLinear Probe Test: {100 * figures[2]:.4g}% accuracy on downstream classification!")
+        if epoch in (1, 2, 5, cfg.epochs) or epoch % 10 == 0:
+            r2 = r_squared(losses["pred"], images, model, cfg)
+            line = (
+                f"Epoch {epoch:4} | Loss: {losses['loss']:.4f} | Pred: {losses['pred']:.4f} | "
+                f"Var: {losses['var']:.4f} | Cov: {losses['cov']:.4f} | R2: {r2:.2f}"
+            )
+            print(line.replace("nan", "-"), flush=True)
 
-VARIANTS = {"everything on": {}, "no prediction": {"pred": 0}, "no stop-gradient": {"stop": 0},
-            "no EMA": {"ema": 0}, "no Cov": {"cov": 0}, "no Var + Cov": {"var": 0, "cov": 0},
-            "prediction alone": {"stop": 0, "ema": 0, "var": 0, "cov": 0}}
+    model, _ = train(images, cfg, random.Random(seed), on_epoch=report)
 
-def verdict(share, rank):
-    """Alive, or which collapse, by spread (a share of the untrained) and rank; NaN is not alive."""
-    if share >= 0.1 and rank >= EMBED_DIM / 2: return "alive"
-    return "TOTAL COLLAPSE" if share < 0.1 else "DIMENSIONAL COLLAPSE"
+    print("""
+Representation Quality Test
+============================================================
+Embeddings for different patterns:""")
+    embeddings = embed(clean_images, model, cfg)
+    for pattern, a in zip(PATTERNS, embeddings):
+        print(f"{pattern:12}: [" + ", ".join(f"{v:6.3f}" for v in a) + "]")
+    print("\nCosine similarities between patterns:")
+    print(" " * 10 + "".join(f"{pattern:>12}" for pattern in PATTERNS))
+    for pattern, a in zip(PATTERNS, embeddings):
+        line = f"{pattern:10}"
+        for b in embeddings:
+            lengths = max(math.hypot(*a) * math.hypot(*b), 1e-12)
+            line += f"{dot(a, b) / lengths:12.3f}"
+        print(line)
 
-def collapse(seed, epochs):
-    """What `python3 jepa.py --collapse` prints."""
-    images, held_out, _, labels = draw_data(seed)
-    print("Why does it not collapse, and how would you notice? Take parts away, look\n" + "=" * 60)
-    print("Total collapse: spread below 10% of the untrained. Dimensional: few directions, rank\n"
-          f"below {EMBED_DIM / 2:g} of {EMBED_DIM} (untrained often is). Pred unweighted. 1 label: "
-          f"accuracy, chance {1 / len(PATTERNS):.0%}. {epochs} epochs.\n")
-    print(f"{'':22}Pred  spread  rank  1 label  verdict")
-    embs = lambda model: [row for img in held_out for row in embed_patches(img, model)]
-    before = spread(embs(init_model(2, 4, EMBED_DIM, HIDDEN_DIM, random.Random(seed))))
-    for name, off in VARIANTS.items():
-        try: model, losses = fit(seed, images, epochs, **off)
-        except FloatingPointError: print(f"{name:18}diverged", flush=True); continue
-        share, rank = spread(embs(model)) / before, effective_rank(embs(model))
-        one = few_label_accuracy(nearest_mean, [embed(img, model) for img in held_out], labels, 1,
-                                 random.Random(seed))
-        print(f"{name:18}{losses[-1]['pred']:8.4f}{share:8.2f}{rank:6.2f}{one:9.1%}"
-              f"  {verdict(share, rank)}", flush=True)
+    print("\nHidden patches, and the clean patches nearest to their predictions:")
+    candidates = []
+    for patches in cut_images(clean_images, cfg):
+        candidates += [patches[3], [-pixel for pixel in patches[3]]]
+    for *visible, hidden in cut_images(test_set[0][:3], cfg):
+        avg_context = average([context_encode(patch, model) for patch in visible])
+        prediction = predict(avg_context, 3, model, cfg)
+        candidates.sort(key=lambda p: math.dist(prediction, target_encode(p, model)))
+        pictures = [[patch[:2], patch[2:]] for patch in [hidden, *candidates[:3]]]
+        show(pictures, ("hidden", "1st", "2nd", "3rd"))
+
+    print("""
+              accuracy on new images     patch variance explained by
+                1-shot  linear probe          pattern      sign""")
+
+    def evaluate_row(name, net):
+        figures = evaluate(net, test_set, cfg, seed)
+        line = "{:8.1%}{:14.1%}{:17.1%}{:10.1%}".format(*figures)
+        print(f"{name:14}{line}", flush=True)
+        return 100 * figures[1]
+
+    baseline, _ = train(images, replace(cfg, pred_weight=0.0), random.Random(seed))
+    evaluate_row("pixels", None)
+    before = evaluate_row("untrained", init_model(cfg, random.Random(seed)))
+    evaluate_row("no prediction", baseline)
+    probe = evaluate_row("JEPA", model)
+    print(f"""'no prediction' trained as long as JEPA, with the same Var and Cov.
+
+Linear Probe Test: {probe:.4g}% accuracy on downstream classification!
+(untrained encoder: {before:.4g}%)""")
+
+
+# ---- 10. Ablation: what is each part for? --------------------------------------------
+
+ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
+ABLATION = {
+    "untrained": {"epochs": 0},
+    "everything": {},
+    "no prediction": {"pred_weight": 0.0},
+    "no stop-gradient": ONE_ENCODER,
+    "no EMA": {"ema_momentum": 0.0},
+    "no Var": {"var_weight": 0.0},
+    "no Cov": {"cov_weight": 0.0},
+    "no Var, no Cov": {"var_weight": 0.0, "cov_weight": 0.0},
+    "prediction alone": {**ONE_ENCODER, "var_weight": 0.0, "cov_weight": 0.0},
+    "strong Var": {**ONE_ENCODER, "gamma": 0.4, "var_weight": 40.0, "lr": 0.012},
+}
+
+
+def collapse(cfg, seed):
+    """Print what `python3 jepa.py --collapse` shows."""
+    rng = random.Random(seed)
+    images, _, _ = draw_dataset(50, rng)
+    test_set = draw_dataset(100, rng)
+    print("""Ablation: which part prevents collapse?
+============================================================
+                     Pred     R2    std  dimensions   sign  1-shot""")
+    untrained_std = 0.0
+    for name, changes in ABLATION.items():
+        try:
+            model, history = train(images, replace(cfg, **changes), random.Random(seed))
+        except FloatingPointError:
+            print(f"{name:18}diverged", flush=True)
+            continue
+        pred = history[-1]["pred"] if history else math.nan
+        r2 = r_squared(pred, images, model, cfg)
+        patch_rows = embed_patches(test_set[0], model, cfg)
+        std = embedding_std(patch_rows)
+        untrained_std = untrained_std or std
+        dimensions = participation_ratio(patch_rows)
+        one_shot, _, _, sign = evaluate(model, test_set, cfg, seed)
+        line = f"{name:18}{pred:7.5f}{r2:7.2f}{std / untrained_std:7.2f}"
+        line += f"{dimensions:12.1f}{sign:7.1%}{one_shot:8.1%}  "
+        if std < 0.1 * untrained_std:
+            line += "all in one point"
+        elif dimensions < 1.5:
+            line += "on a line"
+        print(line.replace("nan", "  -").rstrip(), flush=True)
+    print("...")
+
 
 def main():
-    """The command line. Ctrl-C and | head end it quietly. Not run if pasted: see the last line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Train a micro JEPA on 4x4 images.")
-    parser.add_argument("--seed", type=int, default=0, help="of data, weights and masks")
-    parser.add_argument("--epochs", type=int, help="passes over the training images, 1 or more")
-    parser.add_argument("--collapse", action="store_true", help="take parts away, watch what dies")
+    parser.add_argument("--seed", type=int, default=0, help="of data, weights, masks")
+    parser.add_argument("--epochs", type=int, default=50, help="passes over the images")
+    parser.add_argument("--collapse", action="store_true", help="leave out parts")
     options = parser.parse_args()
-    for s in {"SIGINT", "SIGPIPE"} & {*vars(signal)}: signal.signal(vars(signal)[s], signal.SIG_DFL)
-    run, epochs = (collapse, COLLAPSE_EPOCHS) if options.collapse else (demo, EPOCHS)
-    if options.epochs is not None: epochs = options.epochs
-    try: run(options.seed, epochs) if epochs > 0 else parser.error("--epochs must be 1 or more")
-    except FloatingPointError as error: sys.exit(f"{error}")
+    if options.seed < 0 or options.epochs < 1:
+        parser.error("--seed must be 0 or more, and --epochs 1 or more")
+    run = collapse if options.collapse else demo
+    run(Config(epochs=options.epochs), options.seed)
 
-if __name__ == "__main__" and ("__file__" in globals() or not hasattr(sys, "ps1")): main()
+
+# Pasted into a notebook, the file only defines its functions.
+pasted = "__file__" not in globals() and hasattr(sys, "ps1")
+if __name__ == "__main__" and not pasted:
+    try:
+        main()
+        sys.stdout.flush()
+    except FloatingPointError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, `head` for example, has stopped
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
