@@ -1,47 +1,53 @@
 #!/usr/bin/env python3
 """Micro JEPA: a Joint-Embedding Predictive Architecture to read in one sitting.
 
-A JEPA learns from images without labels. It cuts an image into patches and hides some
-of them. The hidden patches are the targets, the visible ones are the context. From the
-context it predicts the targets: not their pixels, but their embeddings. An embedding is
-a short list of numbers that a network, the encoder, computes from a patch.
+This JEPA learns from images, without labels. It cuts an image into patches and hides some
+of them. The hidden patches are the target patches, the visible ones are the context. From
+the context it predicts the target patches: not their pixels, but their embeddings. An
+embedding is a list of numbers that a network, the encoder, computes from a patch.
 
     context patches --> context encoder --> mean ---+
                                                     +--> predictor --> prediction --+
-                           position of the target --+                               |
+                  position of the target patch -----+                               |
                                                                                   error
                                                                                     |
     target patch -----> target encoder --------------------------> target ----------+
 
+The predictor is given the mean of the context embeddings and the position of the patch
+that it has to predict. The target is the embedding of the target patch. The error is the
+mean squared difference between prediction and target.
+
 The gradient of the error trains the predictor and the context encoder. It stops at the
-target. The target encoder has no gradient: its weights are an exponential moving average
-(EMA) of the context encoder's weights, so it follows slowly.
+target. The target encoder is not trained: its weights are an exponential moving average
+(EMA) of the weights of the context encoder, so it follows the context encoder slowly.
 
 The encoder learns to keep what the patches of an image have in common, and to drop what
-only one patch has. This takes three steps:
+only one of them has. This happens a little in every training step:
 
-1. What only one patch has tells nothing about the other patches. In the mean of the
-   context it is noise, which makes predictions worse. So the gradient shrinks it in the
-   context encoder.
+1. A feature that only one patch has says nothing about the other patches. In the mean of
+   the context it is noise. As long as the predictor reacts to this noise, the error
+   grows, and the gradient makes the context encoder suppress the feature.
 2. The EMA carries this change over to the target encoder.
-3. The targets now contain less that cannot be predicted, and the error falls.
+3. The targets now contain less that nobody could predict, so the error falls.
 
-`python3 jepa.py` trains a JEPA and shows what it learned. With `--collapse` it shows what
-happens when a part is missing.
+A low error alone proves nothing. If the encoders gave the same embedding to every patch,
+the error would be zero, and nothing would be learned. That is called collapse. Section 4
+adds two terms to the loss that work against it.
 
-Shapes are in brackets: [n][D] is a list of n rows, each a list of D numbers.
+`python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
+leaves out one part of the method after the other, and shows which ones prevent collapse.
 
-    B  images in a batch      n  context patches in a batch, over all its images
-    K  patches in an image    m  target patches in a batch, over all its images
-    P  pixels in a patch      D  dimensions of an embedding
+Every function uses only functions above it. Shapes are given in brackets: [n][D] is a
+list of n rows, and each row is a list of D numbers.
 
-No function uses a later one. To copy one into a notebook, copy what is above it, too.
+    N  images in a dataset    n  context patches in a batch, or any number of rows
+    B  images in a batch      m  target patches in a batch, or any number of rows
+    K  patches in an image    D  dimensions of an embedding    P  pixels in a patch
 """
 
 import argparse
 import copy
 import math
-import os
 import random
 import sys
 from dataclasses import dataclass, replace
@@ -52,7 +58,7 @@ from operator import mul
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of a model and its training. replace(cfg, lr=0.01) makes a changed copy."""
+    """The settings of a model and its training. replace(cfg, lr=0.01) changes a copy."""
 
     patch_size: int = 2  # height and width of a patch, in pixels
     num_patches: int = 4  # K
@@ -62,29 +68,28 @@ class Config:
     epochs: int = 50  # passes over the training images
     batch_size: int = 5  # B
     lr: float = 0.02  # learning rate
-    ema_momentum: float = 0.99  # share of itself that the target encoder keeps a step
-    pred_weight: float = 75.0  # weight of Pred, the prediction error, in the loss
-    var_weight: float = 10.0  # weight of Var, which keeps every dimension in use
-    cov_weight: float = 100.0  # weight of Cov, which keeps the dimensions uncorrelated
-    gamma: float = 0.1  # the standard deviation that Var asks of every dimension
-    stop_gradient: bool = True  # False lets the gradient flow into the targets, too
+    ema_momentum: float = 0.95  # how much of itself the target encoder keeps at a step
+    pred_weight: float = 75.0  # weight of the prediction error in the loss
+    var_weight: float = 10.0  # weight of the variance loss (section 4)
+    cov_weight: float = 100.0  # weight of the covariance loss (section 4)
+    gamma: float = 0.1  # the standard deviation below which the variance loss acts
+    stop_gradient: bool = True  # False: the encoder is also trained through the targets
 
     def __post_init__(self):
-        """Raise ValueError if a setting cannot work."""
+        """Raise ValueError for a negative setting, and for a momentum above 1."""
         for name, value in vars(self).items():
             if not value >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
         if self.ema_momentum > 1:
-            raise ValueError(f"ema_momentum must be 0 to 1, got {self.ema_momentum}")
+            raise ValueError(f"ema_momentum must be 1 or less, got {self.ema_momentum}")
 
 
 # ---- 2. Data -------------------------------------------------------------------------
 # An image shows one of four patterns, but each of its four patches is multiplied by a
-# random sign, 1 or -1. The sign of one patch tells nothing about the others, while the
-# pattern is what they have in common. So the encoder should keep the pattern and drop
-# the sign.
+# random sign, 1 or -1. The patches have the pattern in common, while the sign of one says
+# nothing about the others. So the encoder should keep the pattern and drop the sign.
 
-PATTERNS = {  # the pixel at a row and column from 0 to 3: -1 is black, 0 grey, 1 white
+PATTERNS = {  # each returns the pixel at a row and a column: -1 is black, 1 is white
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,
     "v_gradient": lambda row, column: 2.0 * row / 3.0 - 1.0,
     "checker": lambda row, column: 1.0 if (row + column) % 2 == 0 else -1.0,
@@ -96,27 +101,33 @@ def draw_image(pattern, rng):
     """Draw an image [4][4] of a pattern. Return it with the signs [4] of its patches."""
     contrast = rng.uniform(0.8, 1.0)
     signs = [rng.choice([-1, 1]) for _ in range(4)]
-    image = [[0.0] * 4 for _ in range(4)]
+    image = [[], [], [], []]
     for row in range(4):
         for column in range(4):
-            sign = signs[row // 2 * 2 + column // 2]
-            pixel = sign * contrast * PATTERNS[pattern](row, column)
-            pixel += rng.gauss(0.0, 0.1)
-            image[row][column] = round(pixel, 6)  # the same on every machine
+            patch = 2 * (row // 2) + column // 2  # 0 and 1 above 2 and 3
+            pixel = signs[patch] * contrast * PATTERNS[pattern](row, column)
+            noise = rng.gauss(0.0, 0.1)
+            image[row].append(round(pixel + noise, 6))
     return image, signs
 
 
 def draw_dataset(per_pattern, rng):
-    """Draw images of every pattern in turn. Return images, their signs and their labels."""
+    """Draw images of all patterns in turn. Return images, their signs and their labels."""
     labels = list(PATTERNS) * per_pattern
-    images, signs = zip(*[draw_image(label, rng) for label in labels])
+    drawn = [draw_image(label, rng) for label in labels]
+    images = [image for image, _ in drawn]
+    signs = [image_signs for _, image_signs in drawn]
     return images, signs, labels
 
 
+# Your own data can be lists, iterators, NumPy arrays, PyTorch tensors or pandas frames. The
+# next two functions turn it into lists of floats. A first reading can skip them.
+
+
 def to_list(values):
-    """Return the items of a list, iterator, array, tensor or data frame as a list."""
+    """Return the items of a list, iterator, array or data frame. Raise TypeError for a dict."""
     if isinstance(values, (str, dict, set)):
-        raise TypeError(f"a {type(values).__name__} is not a list or an array")
+        raise TypeError(f"expected a list, got a {type(values).__name__}")
     if hasattr(values, "to_numpy"):  # pandas
         values = values.to_numpy()
     if hasattr(values, "tolist"):  # NumPy and PyTorch
@@ -125,7 +136,7 @@ def to_list(values):
 
 
 def to_rows(values, name):
-    """Return a table of numbers of any kind as lists of floats [n][d]. All data enters here.
+    """Return a table of numbers as a list of rows of floats [n][d].
 
     Raise ValueError unless all numbers are finite and all rows have the same length.
     """
@@ -136,20 +147,22 @@ def to_rows(values, name):
     lengths = {len(row) for row in rows}
     finite = all(math.isfinite(value) for row in rows for value in row)
     if len(lengths) != 1 or 0 in lengths or not finite:
-        raise ValueError(f"{name} must be rows of one length, of finite numbers")
+        raise ValueError(f"{name} must be rows of finite numbers, all of one length")
     return rows
 
 
-def extract_patches(img, patch_size=2, name="image"):
-    """Cut an image [height][width] into flat patches [K][P], row by row.
+def extract_patches(img, patch_size=2):
+    """Cut an image [height][width] into patches [K][P], from left to right, then down.
 
-    Raise ValueError if the image is not made of whole patches.
+    Raise ValueError if the image does not divide into whole patches.
     """
-    img = to_rows(img, f"{name} (height x width, grey, about -1 to 1)")
+    img = to_rows(img, "an image (height x width, grey, about -1 to 1)")
     height = len(img)
     width = len(img[0])
     if patch_size < 1 or height % patch_size or width % patch_size:
-        raise ValueError(f"{name} is {height}x{width}, no multiple of {patch_size}")
+        raise ValueError(
+            f"an image of {height}x{width} does not divide by {patch_size}"
+        )
     patches = []
     for top in range(0, height, patch_size):
         for left in range(0, width, patch_size):
@@ -163,25 +176,22 @@ def extract_patches(img, patch_size=2, name="image"):
 def cut_images(images, cfg):
     """Cut images [N][height][width] into patches [N][K][P].
 
-    Raise ValueError if there is no image, or one that does not fit the settings.
+    Raise ValueError if there are no images, or if one of them does not have K patches.
     """
-    data = []
-    for i, img in enumerate(to_list(images)):
-        patches = extract_patches(img, cfg.patch_size, f"image {i}")
-        if len(patches) != cfg.num_patches:
-            raise ValueError(
-                f"image {i} has {len(patches)}, not {cfg.num_patches} patches"
-            )
-        data.append(patches)
-    if not data:
-        raise ValueError("there are no images")
+    data = [extract_patches(img, cfg.patch_size) for img in to_list(images)]
+    counts = {len(patches) for patches in data}
+    if counts != {cfg.num_patches}:
+        raise ValueError(
+            f"images must have {cfg.num_patches} patches, got {sorted(counts)}"
+        )
     return data
 
 
 # ---- 3. A network, forward and backward ----------------------------------------------
-# All networks here are of one kind: linear, ReLU, linear. A bias is the weight of an
-# input that is always 1. So each layer appends a 1 to its input, and a network is just
-# two matrices.
+# All networks here have two layers: linear, ReLU, linear. A bias is the weight of an
+# input that is always 1. So we append a 1 to the input of each layer, and a network is
+# just two matrices, W1 and W2. In the backward pass, dA stands for the gradient of the
+# loss with respect to A.
 
 
 def dot(a, b):
@@ -189,59 +199,58 @@ def dot(a, b):
     return sum(map(mul, a, b), 0.0)
 
 
-if hasattr(math, "sumprod"):  # built into Python 3.12 and newer
+if hasattr(math, "sumprod"):  # Python 3.12 and newer have a faster one
     dot = math.sumprod
 
 
-def transpose(a):
-    """Swap rows and columns: [n][k] -> [k][n]."""
-    return list(zip(*a))
+def transpose(x):
+    """Turn rows into columns: [n][k] -> [k][n]."""
+    return list(zip(*x))
 
 
-def matmul(a, b):
-    """Return the matrix product a @ b: [n][k], [k][m] -> [n][m]."""
-    columns = transpose(b)
-    return [[dot(row, column) for column in columns] for row in a]
+def matmul(x, y):
+    """Return the matrix product x @ y: [n][k], [k][m] -> [n][m]."""
+    columns = transpose(y)
+    return [[dot(row, column) for column in columns] for row in x]
 
 
-def scale(a, x):
-    """Return the matrix a * x."""
-    return [[a * v for v in row] for row in x]
+def scale(factor, x):
+    """Return the matrix factor * x."""
+    return [[factor * v for v in row] for row in x]
 
 
-def weighted_sum(a, x, b, y):
-    """Return the matrix a * x + b * y."""
-    return [[a * v + b * w for v, w in zip(*rows)] for rows in zip(x, y)]
+def add(x, y, factor=1.0):
+    """Return the matrix x + factor * y."""
+    return [[v + factor * w for v, w in zip(a, b)] for a, b in zip(x, y)]
 
 
-def blend(a, net, b, other):
-    """Set net = a * net + b * other, weight by weight, in place."""
-    for W in net:
-        net[W] = weighted_sum(a, net[W], b, other[W])
+def init_layer(num_in, num_out, rng):
+    """Return random weights [in+1][out]. The last row holds the biases, which start at 0.
+
+    The range of the weights is that of Glorot and Bengio (2010, eq. 16).
+    """
+    limit = math.sqrt(6.0 / (num_in + num_out))
+    weights = []
+    for _ in range(num_in):
+        weights.append([rng.uniform(-limit, limit) for _ in range(num_out)])
+    return weights + [[0.0] * num_out]
 
 
 def init_mlp(num_in, num_hidden, num_out, rng):
-    """Return a new network, {"W1": [in+1][hidden], "W2": [hidden+1][out]}.
-
-    The weights start at random (Glorot and Bengio 2010, eq. 16). The last row of a matrix
-    holds the biases, which start at 0.
-    """
-    net = {}
-    sizes = {"W1": (num_in, num_hidden), "W2": (num_hidden, num_out)}
-    for name, (rows, columns) in sizes.items():
-        limit = math.sqrt(6.0 / (rows + columns))
-        W = [[rng.uniform(-limit, limit) for _ in range(columns)] for _ in range(rows)]
-        net[name] = W + [[0.0] * columns]
-    return net
+    """Return a new network: W1 [in+1][hidden] and W2 [hidden+1][out]."""
+    W1 = init_layer(num_in, num_hidden, rng)
+    W2 = init_layer(num_hidden, num_out, rng)
+    return {"W1": W1, "W2": W2}
 
 
 def mlp_forward(net, x):
-    """Return the outputs [n][out] for inputs x [n][in], and a cache for the way back."""
-    if len(x[0]) + 1 != len(net["W1"]):
-        raise ValueError(f"expected rows of {len(net['W1']) - 1}, got {len(x[0])}")
+    """Return the outputs [n][out] for inputs x [n][in], and a cache for mlp_backward."""
     x = [[*row, 1.0] for row in x]  # [n][in+1]
+    if len(x[0]) != len(net["W1"]):
+        raise ValueError(f"expected {len(net['W1']) - 1} inputs, got {len(x[0]) - 1}")
     z = matmul(x, net["W1"])  # [n][hidden]
-    h = [[v if v > 0.0 else 0.0 for v in row] + [1.0] for row in z]  # [n][hidden+1]
+    h = [[v if v > 0.0 else 0.0 for v in row] for row in z]  # [n][hidden]: ReLU
+    h = [[*row, 1.0] for row in h]  # [n][hidden+1]
     y = matmul(h, net["W2"])  # [n][out]
     return y, (x, h)
 
@@ -249,13 +258,14 @@ def mlp_forward(net, x):
 def mlp_backward(net, cache, dy):
     """Apply the chain rule to mlp_forward, from its last line to its first.
 
-    dy [n][out] is the gradient of the loss with respect to the outputs. Return the
-    gradients of the two matrices, and dx [n][in], the gradient of the inputs.
+    dy has the shape [n][out]. Return {"W1": dW1, "W2": dW2}, and dx [n][in].
     """
     x, h = cache
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    W2 = net["W2"][:-1]  # [hidden][out], without the biases: they do not touch h
-    dz = []  # [n][hidden]: dy @ W2.T, but 0 where ReLU gave 0
+    # dz is dy @ W2.T, but 0 where ReLU gave 0. The appended 1 is a constant, which has no
+    # gradient. So we leave out the last number of each row of h, and the last row of W2.
+    W2 = net["W2"][:-1]  # [hidden][out]
+    dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
         dz.append([dot(dy_row, w) if v > 0.0 else 0.0 for v, w in zip(h_row[:-1], W2)])
     dW1 = matmul(transpose(x), dz)  # [in+1][hidden]
@@ -265,192 +275,106 @@ def mlp_backward(net, cache, dy):
 
 def init_model(cfg, rng):
     """Return a new model, a dict of three networks. The two encoders start out equal."""
-    P = cfg.patch_size * cfg.patch_size
     D = cfg.embed_dim
-    encoder = init_mlp(P, cfg.encoder_hidden, D, rng)
+    encoder = init_mlp(cfg.patch_size**2, cfg.encoder_hidden, D, rng)
+    # The input of the predictor is a mean embedding and the position of a patch.
     predictor = init_mlp(D + cfg.num_patches, cfg.predictor_hidden, D, rng)
-    target = copy.deepcopy(encoder)
-    return {
-        "context_encoder": encoder,
-        "target_encoder": target,
-        "predictor": predictor,
-    }
+    model = {"context_encoder": encoder, "predictor": predictor}
+    model["target_encoder"] = copy.deepcopy(encoder)
+    return model
 
 
 # ---- 4. The losses, each with its gradient -------------------------------------------
-# Pred is the prediction error. It can be cheated: if the encoder gives every patch the
-# same embedding, prediction is perfect and useless. The encoder has collapsed to a point.
-# Two terms of VICReg (Bardes, Ponce and LeCun 2022) work against this. Over the context
-# embeddings of a batch, Var asks every dimension to vary, and Cov asks the dimensions to
-# be uncorrelated, as otherwise all embeddings could lie on one line.
+# The prediction error can be made small without learning anything: give every patch the
+# same embedding. The encoder has then collapsed to a point. Two terms of VICReg (Bardes,
+# Ponce and LeCun 2022) work against this. They look at the context embeddings of a batch.
+# The variance loss asks every dimension to vary. But all dimensions could vary together.
+# The embeddings would lie on a line, and that is a collapse, too. So the covariance loss
+# asks the dimensions to be uncorrelated.
 
-EPS = 1e-4  # added to a variance, because the square root has no derivative at 0
+EPS = 1e-4  # added to each variance, as the square root has no derivative at 0
 
 
 def mse_loss(predictions, targets):
-    """Return the mean squared error, and its gradient [m][D] for the predictions."""
-    errors = weighted_sum(1.0, predictions, -1.0, targets)  # [m][D]
+    """Return the mean squared error, and its gradient for the predictions [m][D]."""
+    errors = add(predictions, targets, -1.0)  # [m][D]
     count = len(errors) * len(errors[0])
     loss = sum(dot(row, row) for row in errors) / count
     return loss, scale(2.0 / count, errors)
 
 
-def center(column):
-    """Subtract the mean from n numbers. If they are equal to within rounding, return 0s."""
-    mean = sum(column) / len(column)
-    centered = [v - mean for v in column]
-    if max(centered) <= 1e-12 * abs(mean):
-        return [0.0] * len(column)
-    return centered
+def center(embeddings):
+    """Return the columns [D][n] of embeddings [n][D], each minus its mean, and n - 1.
+
+    A column of equal numbers becomes exactly 0, whatever the rounding errors. Variances
+    are divided by n - 1, as in VICReg. For a single row, 1 is returned in its place.
+    """
+    columns = []
+    for column in transpose(embeddings):
+        mean = sum(column) / len(column)
+        centered = [v - mean for v in column]
+        if max(centered) < 1e-12 * abs(mean):
+            centered = [0.0] * len(column)
+        columns.append(centered)
+    return columns, max(1, len(embeddings) - 1)
 
 
 def variance_loss(embeddings, gamma):
-    """Return Var, VICReg's variance loss (eq. 1 and 2), and its gradient [n][D].
+    """Return VICReg's variance loss (eq. 1, 2), and its gradient for embeddings [n][D].
 
-    It is the mean of max(0, gamma - std) over the dimensions.
+    The loss is the mean of max(0, gamma - std) over the dimensions.
     """
-    D = len(embeddings[0])
-    degrees = max(1, len(embeddings) - 1)
+    columns, n_minus_1 = center(embeddings)  # [D][n]
+    D = len(columns)
     loss = 0.0
     gradient = []  # [D][n]
-    for column in transpose(embeddings):
-        centered = center(column)
-        std = math.sqrt(dot(centered, centered) / degrees + EPS)
+    for column in columns:
+        std = math.sqrt(dot(column, column) / n_minus_1 + EPS)
         loss += max(0.0, gamma - std) / D
-        # d loss / d std = -1 / D, as long as std < gamma
-        # d std / d embedding = centered / (std * degrees)
-        slope = -1.0 / (D * std * degrees) if std < gamma else 0.0
-        gradient.append([slope * v for v in centered])
+        # d loss / d std = -1 / D, as long as std is below gamma.
+        # d std / d column = column / (std * (n - 1)). The mean moves with the column, too,
+        # but that adds nothing, because a centered column sums to 0.
+        factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
+        gradient.append([factor * v for v in column])
     return loss, transpose(gradient)
 
 
-def covariance_matrix(centered):
-    """Return the covariance matrix [D][D] of centered columns [D][n] (VICReg eq. 3)."""
-    degrees = max(1, len(centered[0]) - 1)
-    return scale(1.0 / degrees, matmul(centered, transpose(centered)))
-
-
 def covariance_loss(embeddings):
-    """Return Cov, VICReg's covariance loss (eq. 4), and its gradient [n][D].
+    """Return VICReg's covariance loss (eq. 3, 4), and its gradient for embeddings [n][D].
 
-    It is the sum of the squared covariances of different dimensions, divided by D.
+    The loss is the sum of the squares of all covariances C[i][j], i != j, divided by D.
     """
-    centered = [center(column) for column in transpose(embeddings)]  # [D][n]
-    C = covariance_matrix(centered)
+    columns, n_minus_1 = center(embeddings)  # [D][n]
+    C = scale(1.0 / n_minus_1, matmul(columns, transpose(columns)))  # [D][D]
     D = len(C)
     for d in range(D):
         C[d][d] = 0.0  # leave out the variances
     loss = sum(dot(row, row) for row in C) / D
-    # d loss / d C = 2 C / D
-    # C = centered @ centered.T / degrees contains centered twice, and C is symmetric. So
-    # d loss / d centered = 2 (d loss / d C) @ centered / degrees.
-    degrees = max(1, len(embeddings) - 1)
-    gradient = scale(4.0 / (D * degrees), matmul(C, centered))  # [D][n]
+    # d loss / d C = 2 C / D.
+    # C[i][j] is the dot product of the columns i and j, divided by n - 1. Column i has a
+    # part in C[i][j] and the same part in C[j][i], so there is a second factor of 2:
+    # d loss / d columns = 2 (d loss / d C) @ columns / (n - 1).
+    gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)
 
 
-# ---- 5. The heart: a batch, forward and backward -------------------------------------
-
-
-def check_masks(context_mask, target_mask, num_patches):
-    """Raise ValueError unless the masks list different patches, at least one each."""
-    both = [*context_mask, *target_mask]
-    in_range = all(0 <= i < num_patches for i in both)
-    different = len(set(both)) == len(both)
-    if not (len(context_mask) and len(target_mask) and in_range and different):
-        raise ValueError(
-            f"masks need different patches, got {context_mask}, {target_mask}"
-        )
-
-
-def one_hot(position, length):
-    """Return a list of zeros with a 1 at a position."""
-    return [1.0 if i == position else 0.0 for i in range(length)]
-
-
-def loss_and_gradients(batch, model, cfg):
-    """Run one batch forward and backward.
-
-    The batch has (patches [K][P], context_mask, target_mask) for each image. A mask lists
-    indices of patches. Return two dicts: the loss with its three terms, not yet weighted,
-    and the gradients of the context encoder and the predictor.
-    """
-    # Gather all context patches and all target patches, with the index of their image.
-    context = []  # [n][P]
-    context_image = []  # [n]
-    targets = []  # [m][P]
-    target_image = []  # [m]
-    positions = []  # [m][K]
-    for b, (patches, context_mask, target_mask) in enumerate(batch):
-        check_masks(context_mask, target_mask, len(patches))
-        for i in context_mask:
-            context.append(patches[i])
-            context_image.append(b)
-        for i in target_mask:
-            targets.append(patches[i])
-            target_image.append(b)
-            positions.append(one_hot(i, len(patches)))
-
-    # A target is predicted from the mean over the context of its own image. The mean is a
-    # product with weights: 1 / count for the patches of that context, 0 for all others.
-    mean_weights = []  # [m][n]
-    for b in target_image:
-        weight = 1.0 / context_image.count(b)
-        mean_weights.append([weight if i == b else 0.0 for i in context_image])
-
-    # Forward
-    encoder, predictor = model["context_encoder"], model["predictor"]
-    context_embs, context_cache = mlp_forward(encoder, context)  # [n][D]
-    target_embs, target_cache = mlp_forward(model["target_encoder"], targets)  # [m][D]
-    mean_context = matmul(mean_weights, context_embs)  # [m][D]
-    inputs = [mean + pos for mean, pos in zip(mean_context, positions)]  # [m][D+K]
-    predictions, predictor_cache = mlp_forward(predictor, inputs)  # [m][D]
-
-    # The three terms of the loss, and their gradients
-    pred, d_predictions = mse_loss(predictions, target_embs)  # [m][D]
-    var, d_var = variance_loss(context_embs, cfg.gamma)  # [n][D]
-    cov, d_cov = covariance_loss(context_embs)  # [n][D]
-    loss = cfg.pred_weight * pred + cfg.var_weight * var + cfg.cov_weight * cov
-
-    # Backward
-    d_predictions = scale(cfg.pred_weight, d_predictions)  # [m][D]
-    d_predictor, d_inputs = mlp_backward(predictor, predictor_cache, d_predictions)
-    D = len(context_embs[0])
-    d_mean_context = [row[:D] for row in d_inputs]  # [m][D], the positions are left out
-    d_embs = matmul(transpose(mean_weights), d_mean_context)  # [n][D]
-    d_embs = weighted_sum(1.0, d_embs, cfg.var_weight, d_var)  # [n][D]
-    d_embs = weighted_sum(1.0, d_embs, cfg.cov_weight, d_cov)  # [n][D]
-    d_encoder, _ = mlp_backward(encoder, context_cache, d_embs)
-
-    # One call is missing: the backward pass of the target encoder. Its output is taken as
-    # given, like a label. That is the stop-gradient. Without it the targets would also
-    # move towards the predictions, and both could meet in one point: collapse.
-    if not cfg.stop_gradient:  # only for the ablation
-        # The gradient for the targets is the negative of that for the predictions. The
-        # context encoder gets it, as if both encoders were one: with ema_momentum 0 they are.
-        d_targets = scale(-1.0, d_predictions)  # [m][D]
-        d_shared, _ = mlp_backward(model["target_encoder"], target_cache, d_targets)
-        blend(1.0, d_encoder, 1.0, d_shared)
-
-    losses = {"loss": loss, "pred": pred, "var": var, "cov": cov}
-    return losses, {"context_encoder": d_encoder, "predictor": d_predictor}
-
-
-# ---- 6. One image at a time ----------------------------------------------------------
-# The same forward pass in its simplest form, for one image. These functions use MODEL
-# unless they are given another model. Nothing else in this file uses it.
+# ---- 5. The forward pass of one image ------------------------------------------------
+# This is a JEPA in its simplest form. The functions use MODEL unless they are given another
+# model. Section 6 does the same for a batch of images, and then goes backward.
 
 MODEL = init_model(Config(), random.Random(0))
 
 
 def context_encode(patch, model=MODEL):
     """Return the embedding [D] of a context patch [P]."""
-    return mlp_forward(model["context_encoder"], to_rows([patch], "patch"))[0][0]
+    outputs, _ = mlp_forward(model["context_encoder"], to_rows([patch], "a patch"))
+    return outputs[0]
 
 
 def target_encode(patch, model=MODEL):
     """Return the embedding [D] of a target patch [P]."""
-    return mlp_forward(model["target_encoder"], to_rows([patch], "patch"))[0][0]
+    outputs, _ = mlp_forward(model["target_encoder"], to_rows([patch], "a patch"))
+    return outputs[0]
 
 
 def average(embeddings):
@@ -459,12 +383,18 @@ def average(embeddings):
     return [sum(column) / len(rows) for column in transpose(rows)]
 
 
+def one_hot(position, length):
+    """Return a list of zeros with a 1 at a position."""
+    return [1.0 if i == position else 0.0 for i in range(length)]
+
+
 def predict(avg_context, pos, model=MODEL, cfg=Config()):
     """Predict the embedding [D] of the patch at index pos from the mean context [D]."""
     if not 0 <= pos < cfg.num_patches:
-        raise ValueError(f"pos must be 0 to {cfg.num_patches - 1}, got {pos}")
-    rows = to_rows([[*avg_context, *one_hot(pos, cfg.num_patches)]], "avg_context")
-    return mlp_forward(model["predictor"], rows)[0][0]
+        raise ValueError(f"pos must be from 0 to {cfg.num_patches - 1}, got {pos}")
+    x = [*avg_context, *one_hot(pos, cfg.num_patches)]  # [D+K]
+    outputs, _ = mlp_forward(model["predictor"], to_rows([x], "avg_context"))
+    return outputs[0]
 
 
 def mse(predictions, targets):
@@ -473,64 +403,157 @@ def mse(predictions, targets):
     targets = to_rows(targets, "targets")
     if len(predictions) != len(targets) or len(predictions[0]) != len(targets[0]):
         raise ValueError("predictions and targets must have the same shape")
-    return mse_loss(predictions, targets)[0]
+    error, _ = mse_loss(predictions, targets)
+    return error
+
+
+def check_masks(context_mask, target_mask, num_patches):
+    """Raise ValueError unless each mask lists a patch, and no patch is listed twice."""
+    both = [*context_mask, *target_mask]
+    in_range = all(0 <= i < num_patches for i in both)
+    different = len(set(both)) == len(both)
+    if not (len(context_mask) and len(target_mask) and in_range and different):
+        raise ValueError(f"need different patches, got {context_mask}, {target_mask}")
 
 
 def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
-    """Return Pred, the prediction error, of one image [height][width]."""
+    """Return the prediction error of one image [height][width].
+
+    The masks are lists of the indices of patches, from 0 to K - 1.
+    """
     patches = cut_images([img], cfg)[0]
-    check_masks(context_mask, target_mask, len(patches))
+    check_masks(context_mask, target_mask, cfg.num_patches)
     # Encode the context with the encoder that is trained.
     context_embs = [context_encode(patches[i], model) for i in context_mask]
     avg_context = average(context_embs)
-    # Encode the targets with the EMA encoder.
+    # Encode the targets with the EMA encoder. No gradient will go through it.
     target_embs = [target_encode(patches[i], model) for i in target_mask]
-    # Predict the embedding at each target position.
+    # Predict the target embeddings.
     predictions = [predict(avg_context, pos, model, cfg) for pos in target_mask]
-    # The loss is the mean squared error in embedding space.
+    # The error is measured in embedding space.
     return mse(predictions, target_embs)
 
 
-def ema_update(momentum=0.99, model=MODEL):
-    """Set target encoder = momentum * target encoder + (1 - momentum) * context encoder."""
-    blend(momentum, model["target_encoder"], 1.0 - momentum, model["context_encoder"])
+# ---- 6. The heart: a batch, forward and backward -------------------------------------
+
+
+def loss_and_gradients(batch, model, cfg):
+    """Run one batch forward and backward.
+
+    The batch has (patches [K][P], context_mask, target_mask) for each of its B images.
+    Return two dicts. The first has the weighted loss, and its three terms unweighted. The
+    second has the gradients of the context encoder and of the predictor.
+    """
+    # Gather the patches of all images, and the index of the image that each is from.
+    context_patches, context_image = [], []  # [n][P], [n]
+    target_patches, target_image = [], []  # [m][P], [m]
+    positions = []  # [m][K], one-hot
+    for b, (patches, context_mask, target_mask) in enumerate(batch):
+        check_masks(context_mask, target_mask, len(patches))
+        for i in context_mask:
+            context_patches.append(patches[i])
+            context_image.append(b)
+        for i in target_mask:
+            target_patches.append(patches[i])
+            target_image.append(b)
+            positions.append(one_hot(i, len(patches)))
+
+    # For each target we need the mean of the context embeddings of its own image. All
+    # these means together are a product with a matrix. Its row for a target has 1 / count
+    # for each context patch of the same image, and 0 for all other context patches.
+    averaging = []  # [m][n]
+    for b in target_image:
+        share = 1.0 / context_image.count(b)
+        averaging.append([share if image == b else 0.0 for image in context_image])
+
+    # Forward
+    encoder = model["context_encoder"]
+    predictor = model["predictor"]
+    context_embs, context_cache = mlp_forward(encoder, context_patches)  # [n][D]
+    target_embs, target_cache = mlp_forward(model["target_encoder"], target_patches)
+    mean_context = matmul(averaging, context_embs)  # [m][D]
+    inputs = [[*mean, *pos] for mean, pos in zip(mean_context, positions)]  # [m][D+K]
+    predictions, predictor_cache = mlp_forward(predictor, inputs)  # [m][D]
+
+    # The loss
+    pred_loss, pred_gradient = mse_loss(predictions, target_embs)
+    var_loss, var_gradient = variance_loss(context_embs, cfg.gamma)
+    cov_loss, cov_gradient = covariance_loss(context_embs)
+    loss = cfg.pred_weight * pred_loss + cfg.var_weight * var_loss
+    loss += cfg.cov_weight * cov_loss
+
+    # Backward
+    d_predictions = scale(cfg.pred_weight, pred_gradient)  # [m][D]
+    d_predictor, d_inputs = mlp_backward(predictor, predictor_cache, d_predictions)
+    D = len(context_embs[0])
+    d_mean_context = [row[:D] for row in d_inputs]  # [m][D], without the positions
+    d_embs = matmul(transpose(averaging), d_mean_context)  # [n][D]
+    d_embs = add(d_embs, var_gradient, cfg.var_weight)
+    d_embs = add(d_embs, cov_gradient, cfg.cov_weight)
+    d_encoder, _ = mlp_backward(encoder, context_cache, d_embs)
+
+    # One call is missing: the backward pass of the target encoder. Its output is taken as
+    # given, like a label. That is the stop-gradient. As the targets do not move towards
+    # the predictions, it does not pay to make all embeddings equal. Without it, it would.
+    if not cfg.stop_gradient:  # only for section 10, where both encoders are one
+        # The targets enter the error with the opposite sign. Their gradient belongs to
+        # the same weights as that of the context, so it is added.
+        d_targets = scale(-1.0, d_predictions)  # [m][D]
+        d_more, _ = mlp_backward(model["target_encoder"], target_cache, d_targets)
+        for layer in d_encoder:
+            d_encoder[layer] = add(d_encoder[layer], d_more[layer])
+
+    losses = {"loss": loss, "pred": pred_loss, "var": var_loss, "cov": cov_loss}
+    return losses, {"context_encoder": d_encoder, "predictor": d_predictor}
 
 
 # ---- 7. Training ---------------------------------------------------------------------
 
 
 def random_masks(num_patches, rng):
-    """Draw a context mask and a target mask. About a quarter of the patches are targets."""
+    """Draw a context mask and a target mask, of about 3/4 and 1/4 of the patches."""
     order = list(range(num_patches))
     rng.shuffle(order)
     num_targets = max(1, round(num_patches / 4))
-    return sorted(order[num_targets:]), sorted(order[:num_targets])
+    return order[num_targets:], order[:num_targets]
+
+
+def ema_update(momentum=0.95, model=MODEL):
+    """Set target encoder = momentum * target encoder + (1 - momentum) * context encoder."""
+    target = model["target_encoder"]
+    context = model["context_encoder"]
+    for layer in target:
+        kept = scale(momentum, target[layer])
+        target[layer] = add(kept, context[layer], 1.0 - momentum)
 
 
 def round_weights(net):
-    """Round all weights of a network to six decimals, in place.
+    """Round the weights of a network to six decimals, in place.
 
-    Versions of Python differ in the last bit of a sum, and training amplifies the
-    difference. Rounding removes it, so that a seed gives the same result everywhere.
+    Python versions differ in the last bit of a sum, and training amplifies a difference.
+    Rounding removes it before it grows, so that a seed gives the same result everywhere.
     """
-    for W, rows in net.items():
-        net[W] = [[round(weight, 6) for weight in row] for row in rows]
+    for layer, weights in net.items():
+        net[layer] = [[round(weight, 6) for weight in row] for row in weights]
 
 
 def check_rng(rng):
-    """Raise ValueError unless rng is one of Python's own random generators."""
+    """Raise ValueError unless rng is a generator of Python's random module."""
     if not isinstance(rng, random.Random):
         raise ValueError(f"rng must be a random.Random, got {type(rng).__name__}")
 
 
 def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
-    """Train a new model, or the given one in place, on images [N][height][width].
+    """Train a model in place, or a new one if none is given.
 
-    Return the model, and a list with the losses of each epoch, averaged over the images.
-    Pixels should be about -1 to 1. rng draws the weights, the order of images and the
-    masks: to go on with training, use the same rng again. masks(num_patches, rng) returns
-    a context mask and a target mask. on_epoch(epoch, losses, model) follows each epoch.
-    If training diverges, raise FloatingPointError and leave the model as it was.
+    images    [N][height][width], with pixels of about -1 to 1
+    rng       draws the weights, the order of images and the masks. To continue training,
+              pass the same generator again: a new one would repeat what it drew.
+    masks     masks(num_patches, rng) returns a context mask and a target mask.
+    on_epoch  on_epoch(epoch, losses, model) is called after each epoch.
+
+    Return the model, and a list of the losses of each epoch, averaged over the images.
+    Raise FloatingPointError if training diverges, and leave the model as it was.
     """
     check_rng(rng)
     data = cut_images(images, cfg)
@@ -544,20 +567,22 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
         for start in range(0, len(data), cfg.batch_size):
             batch = []
             for patches in data[start : start + cfg.batch_size]:
-                batch.append((patches, *masks(cfg.num_patches, rng)))
+                context_mask, target_mask = masks(cfg.num_patches, rng)
+                batch.append((patches, context_mask, target_mask))
             # Step 1: forward and backward
             batch_losses, gradients = loss_and_gradients(batch, model, cfg)
             # Step 2: gradient descent on the context encoder and the predictor
             for name, gradient in gradients.items():
-                blend(1.0, model[name], -cfg.lr, gradient)
+                net = model[name]
+                for layer in net:
+                    net[layer] = add(net[layer], gradient[layer], -cfg.lr)
             # Step 3: the target encoder follows the context encoder
             ema_update(cfg.ema_momentum, model)
             for term in losses:
                 losses[term] += batch_losses[term] * len(batch) / len(data)
         for net in model.values():
             round_weights(net)
-        total = sum(sum(map(sum, W)) for net in model.values() for W in net.values())
-        if not math.isfinite(total):
+        if not losses["loss"] < 1e9:
             model.update(before)
             advice = f"try a lower lr than {cfg.lr}, and pixels of about -1 to 1"
             raise FloatingPointError(f"training diverged in epoch {epoch}: {advice}")
@@ -568,47 +593,44 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
 
 
 # ---- 8. Evaluation -------------------------------------------------------------------
-# A low Pred does not show that anything was learned: a collapsed encoder has the lowest.
-# So we look at the embeddings of new images. Labels are used only here, to measure.
+# A low prediction error does not show that anything was learned: a collapsed encoder has
+# the lowest. So we look at the embeddings of new images. They are those of the target
+# encoder, as in I-JEPA (Assran et al. 2023), the model that this one follows. From here
+# on labels are used, but only to measure.
 
 
 def embed_patches(images, model, cfg):
-    """Return the target encoder's embeddings [N*K][D] of the patches of N images.
-
-    I-JEPA is evaluated with its target encoder, too. If the model is None, return the
-    patches as they are, for comparison.
-    """
-    patches = []
-    for image_patches in cut_images(images, cfg):
-        patches += image_patches
-    if model is None:
-        return patches
-    return mlp_forward(model["target_encoder"], patches)[0]
+    """Return the embeddings [N*K][D] of all patches of N images."""
+    embeddings = []
+    for patches in cut_images(images, cfg):
+        embeddings += [target_encode(patch, model) for patch in patches]
+    return embeddings
 
 
 def embed(images, model, cfg):
-    """Return the embeddings [N][D] of N images. Each is the mean over its patches."""
-    rows = embed_patches(images, model, cfg)
-    K = cfg.num_patches
-    return [average(rows[start : start + K]) for start in range(0, len(rows), K)]
+    """Return the embeddings [N][D] of N images. Each is the mean over the patches."""
+    means = []
+    for patches in cut_images(images, cfg):
+        means.append(average([target_encode(patch, model) for patch in patches]))
+    return means
 
 
 def covariance(embeddings):
     """Return the covariance matrix [D][D] of embeddings [n][D]."""
-    columns = transpose(to_rows(embeddings, "embeddings"))
-    return covariance_matrix([center(column) for column in columns])
+    columns, n_minus_1 = center(to_rows(embeddings, "embeddings"))  # [D][n]
+    return scale(1.0 / n_minus_1, matmul(columns, transpose(columns)))
 
 
 def embedding_std(embeddings):
-    """Return the standard deviation of embeddings [n][D], root mean square over D."""
+    """Return the standard deviation of embeddings [n][D]: the root of the mean variance."""
     C = covariance(embeddings)
     return math.sqrt(sum(C[d][d] for d in range(len(C))) / len(C))
 
 
 def participation_ratio(embeddings):
-    """Return the number of dimensions in use, from 1 (a line) to D; 0 for a point.
+    """Return the number of dimensions in use: 1 on a line, D if all vary equally.
 
-    It is trace(C)^2 / sum of C_ij^2, with C the covariance matrix.
+    It is trace(C)^2 / sum of C[i][j]^2, for the covariance matrix C. For a point it is 0.
     """
     C = covariance(embeddings)
     trace = sum(C[d][d] for d in range(len(C)))
@@ -617,10 +639,10 @@ def participation_ratio(embeddings):
 
 
 def group_rows(rows, labels):
-    """Return {label: its rows}. Raise ValueError unless there is a label for each row."""
+    """Return {label: its rows}. Raise ValueError unless there is one label for each row."""
     labels = to_list(labels)
     if len(labels) != len(rows):
-        raise ValueError(f"{len(rows)} rows need as many labels, got {len(labels)}")
+        raise ValueError(f"expected {len(rows)} labels, got {len(labels)}")
     groups = {}
     for row, label in zip(rows, labels):
         groups.setdefault(label, []).append(row)
@@ -628,121 +650,109 @@ def group_rows(rows, labels):
 
 
 def explained_variance(embeddings, labels):
-    """Return the share of the variance of embeddings [n][D] that is between labels [n].
+    """Return the share of the variance of embeddings [n][D] that labels [n] explain.
 
-    It is 1 if all rows of a label are equal, and 0 if all labels have the same mean.
+    It is what remains of the variance if each row is replaced by the mean of its label.
     """
     rows = to_rows(embeddings, "embeddings")
-    means = []
+    means = []  # [n][D]
     for members in group_rows(rows, labels).values():
         means += [average(members)] * len(members)
-    total = embedding_std(rows)
-    return (embedding_std(means) / total) ** 2 if total > 0.0 else 0.0
+    std = embedding_std(rows)
+    return (embedding_std(means) / std) ** 2 if std > 0.0 else 0.0
 
 
 def nearest_centroid(train_x, train_labels, x):
-    """Classify rows of x [m][D] by the nearest class mean of train_x [n][D]. Return [m]."""
+    """Return a label for each row of x [m][D]: that of the nearest class mean of train_x."""
     classes = group_rows(to_rows(train_x, "train_x"), train_labels)
     means = {label: average(rows) for label, rows in classes.items()}
-    found = []
+    predicted = []
     for row in to_rows(x, "x"):
-        found.append(min(means, key=lambda label: math.dist(means[label], row)))
-    return found
-
-
-def solve(A, B):
-    """Solve A @ X = B for X [k][c] by Gauss-Jordan elimination: A [k][k], B [k][c]."""
-    rows = [[*a, *b] for a, b in zip(A, B)]
-    for i in range(len(rows)):
-        pivot = [v / rows[i][i] for v in rows[i]]
-        rows = [[v - row[i] * p for v, p in zip(row, pivot)] for row in rows]
-        rows[i] = pivot
-    return [row[len(A) :] for row in rows]
+        predicted.append(min(means, key=lambda label: math.dist(means[label], row)))
+    return predicted
 
 
 def linear_probe(train_x, train_labels, x):
-    """Classify rows of x [m][D] by ridge regression on train_x [n][D]. Return [m].
+    """Return a label for each row of x [m][D], by ridge regression on train_x [n][D].
 
-    For each class a linear function is fitted, to be 1 on its rows and 0 on all others.
-    The class with the largest value wins.
+    Each class gets a linear function, fitted to be 1 on its own rows and 0 on the others.
+    The label of a row is the class whose function is largest.
     """
-    train_x, x = to_rows(train_x, "train_x"), to_rows(x, "x")
+    train_x = to_rows(train_x, "train_x")
+    x = to_rows(x, "x")
     if len(x[0]) != len(train_x[0]):
-        raise ValueError(f"expected rows of {len(train_x[0])}, got {len(x[0])}")
+        raise ValueError(f"expected {len(train_x[0])} numbers a row, got {len(x[0])}")
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))
-    y = [
-        one_hot(classes.index(label), len(classes)) for label in labels
-    ]  # [n][classes]
-    X_t = [center(column) for column in transpose(train_x)]  # [D][n]
-    A = matmul(X_t, transpose(X_t))  # [D][D]
-    for d in range(len(A)):
-        A[d][d] *= 1.01  # the ridge
-        if A[d][d] == 0.0:
-            A[d][d] = 1.0  # a constant feature gets the weight 0
-    weights = solve(A, matmul(X_t, y))  # [D][classes]
-    x_mean, y_mean = average(train_x), average(y)
-    centered = [[v - mean for v, mean in zip(row, x_mean)] for row in x]  # [m][D]
-    found = []
-    for row in matmul(centered, weights):
-        scores = [v + mean for v, mean in zip(row, y_mean)]
-        found.append(classes[scores.index(max(scores))])
-    return found
+    wanted = [one_hot(classes.index(label), len(classes)) for label in labels]
+    columns, _ = center(train_x)  # [D][n]
+    A = matmul(columns, transpose(columns))  # [D][D]
+    B = matmul(columns, wanted)  # [D][classes]
+    trace = sum(dot(column, column) for column in columns)
+    step = 0.9 / max(trace, 1e-300)
+    weights = scale(0.0, B)  # [D][classes]
+    for _ in range(200):
+        # Gradient descent on the squared error. The ridge makes the weights decay.
+        gradient = add(matmul(A, weights), B, -1.0)
+        weights = add(scale(0.99, weights), gradient, -step)
+    centered = add(x, [average(train_x)] * len(x), -1.0)  # [m][D]
+    values = add(matmul(centered, weights), [average(wanted)] * len(x))  # [m][classes]
+    return [classes[row.index(max(row))] for row in values]
 
 
 def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
-    """Return the accuracy, 0 to 1, of a classifier with few labels: the mean over trials.
+    """Return the accuracy, 0 to 1, of a classifier that is given few labels.
 
     In each trial it is given `shots` random rows of each class of x [n][D], with their
-    labels, and classifies all other rows.
+    labels. It has to find the labels of all other rows.
     """
     check_rng(rng)
     classes = group_rows(to_rows(x, "x"), labels)
-    accuracy = 0.0
+    correct = 0
+    count = 0
     for _ in range(trials):
         train_x, train_labels = [], []
         test_x, test_labels = [], []
         for label, rows in classes.items():
             if not 0 < shots < len(rows):
-                raise ValueError(f"{shots} shots need more rows of class {label!r}")
+                raise ValueError(f"{shots} shots: class {label!r} has {len(rows)} rows")
             rows = rng.sample(rows, len(rows))
             train_x += rows[:shots]
             train_labels += [label] * shots
             test_x += rows[shots:]
             test_labels += [label] * (len(rows) - shots)
-        found = classifier(train_x, train_labels, test_x)
-        if len(found) != len(test_x):
-            raise ValueError(f"expected {len(test_x)} labels, got {len(found)}")
-        correct = [a == b for a, b in zip(found, test_labels)]
-        accuracy += sum(correct) / len(correct) / trials
-    return accuracy
+        predicted = classifier(train_x, train_labels, test_x)
+        if len(predicted) != len(test_x):
+            raise ValueError(f"expected {len(test_x)} labels, got {len(predicted)}")
+        correct += sum(a == b for a, b in zip(predicted, test_labels))
+        count += len(test_x)
+    return correct / count
 
 
 # ---- 9. The demo ---------------------------------------------------------------------
 
 
-def r_squared(pred, images, model, cfg):
-    """Return R2 = 1 - Pred / variance of the targets, the patch embeddings of images.
+def r_squared(pred_loss, images, model, cfg):
+    """Return R2, the share of the variance of the targets that the predictor explains.
 
-    It is the share of that variance that the predictor explains; nan without variance.
+    R2 is 1 - pred_loss / V. V is the variance of the target embeddings of all patches of
+    the images. If V is 0, return nan.
     """
     variance = embedding_std(embed_patches(images, model, cfg)) ** 2
-    return 1.0 - pred / variance if variance > 0.0 else math.nan
+    return 1.0 - pred_loss / variance if variance > 0.0 else math.nan
 
 
-def evaluate(model, dataset, cfg, seed):
-    """Return four figures of a model, or of the pixels if the model is None.
+def evaluate(image_rows, patch_rows, signs, labels, seed):
+    """Return four figures, for embeddings of N images and of their 4 N patches:
 
-    They are the accuracies with one label per class and of a linear probe with 50, and the
-    shares of the variance of patches that the pattern and the sign explain. The share of
-    the sign is what it adds to that of pattern and position.
+    the accuracy of nearest_centroid, given one label per class,
+    the accuracy of linear_probe, given 50 labels per class,
+    the share of the variance of the patches that the pattern explains,
+    and the share that the sign adds to what pattern and position explain.
     """
-    images, signs, labels = dataset
     rng = random.Random(seed)
-    x = embed(images, model, cfg)
-    one_shot = few_shot_accuracy(nearest_centroid, x, labels, 1, rng)
-    probe = few_shot_accuracy(linear_probe, x, labels, 50, rng)
-    patch_rows = embed_patches(images, model, cfg)
+    one_shot = few_shot_accuracy(nearest_centroid, image_rows, labels, 1, rng)
+    probe = few_shot_accuracy(linear_probe, image_rows, labels, 50, rng)
     places = [(label, position) for label in labels for position in range(4)]
     patch_signs = [sign for image_signs in signs for sign in image_signs]
     by_pattern = explained_variance(patch_rows, [label for label, _ in places])
@@ -757,25 +767,25 @@ def clean_image(pattern):
     return [[0.9 * pixel(row, column) for column in range(4)] for row in range(4)]
 
 
-def show(images, heads):
-    """Print images side by side, each under its head. A pixel of None is hidden."""
+def show(images, titles, hide=False):
+    """Print images side by side, each under its title. hide replaces a patch by ??."""
+    shades = " .:-=+*#%@"  # from black to white
     width = 2 * len(images[0][0]) + 4
-    print("".join(f"{head:{width}}" for head in heads).rstrip())
-    for rows in zip(*images):
+    print("".join(f"{title:{width}}" for title in titles).rstrip())
+    for row, rows in enumerate(zip(*images)):
         line = ""
-        for row in rows:
-            for pixel in row:
-                level = min(9, max(0, int(5 * (pixel or 0.0) + 5)))
-                line += "??" if pixel is None else 2 * " .:-=+*#%@"[level]
-            line += "    "
+        for pixels in rows:
+            levels = [min(9, max(0, int(5 * pixel + 5))) for pixel in pixels]
+            text = "".join(2 * shades[level] for level in levels)
+            line += (text[:4] + "????" if hide and row > 1 else text) + "    "
         print(line.rstrip())
 
 
 def demo(cfg, seed):
-    """Print what `python3 jepa.py` shows."""
+    """Train a JEPA, and print what it learned."""
     rng = random.Random(seed)
     images, signs, _ = draw_dataset(50, rng)
-    test_set = draw_dataset(100, rng)
+    test_images, test_signs, test_labels = draw_dataset(100, rng)
     clean_images = [clean_image(pattern) for pattern in PATTERNS]
     print(f"""VibeML Micro JEPA - Learning Representations via Prediction
 ============================================================
@@ -785,31 +795,26 @@ Architecture: 2x2 patches -> {cfg.embed_dim}-dim embeddings
 
 The patterns:""")
     show(clean_images, PATTERNS)
-    print("\nTraining images and the signs of their patches. ?? is hidden:")
-    examples = []
-    for image in images[:4]:
-        bottom = [row[:2] + [None, None] for row in image[2:]]
-        examples.append(image[:2] + bottom)
-    show(examples, [" ".join(f"{sign:+}" for sign in four) for four in signs[:4]])
-
+    print("\nTraining images, the signs of their patches, and ?? for a hidden one:")
+    titles = ["{:+} {:+} {:+} {:+}".format(*image_signs) for image_signs in signs[:4]]
+    show(images[:4], titles, hide=True)
     print(f"""
 Training for {cfg.epochs} epochs...
 Learning rate: {cfg.lr}, EMA momentum: {cfg.ema_momentum}
 Loss: {cfg.pred_weight:g} Pred + {cfg.var_weight:g} Var + {cfg.cov_weight:g} Cov
-R2: the share of the variance of the targets that the predictor explains
+R2: share of the variance of the targets that the predictor explains
 ------------------------------------------------------------""")
 
     def report(epoch, losses, model):
+        """Print the losses of some epochs."""
         if epoch in (1, 2, 5, cfg.epochs) or epoch % 10 == 0:
             r2 = r_squared(losses["pred"], images, model, cfg)
-            line = (
-                f"Epoch {epoch:4} | Loss: {losses['loss']:.4f} | Pred: {losses['pred']:.4f} | "
-                f"Var: {losses['var']:.4f} | Cov: {losses['cov']:.4f} | R2: {r2:.2f}"
-            )
+            line = f"Epoch {epoch:4} | Loss: {losses['loss']:.4f}"
+            line += f" | Pred: {losses['pred']:.4f} | Var: {losses['var']:.4f}"
+            line += f" | Cov: {losses['cov']:.4f} | R2: {r2:.2f}"
             print(line.replace("nan", "-"), flush=True)
 
     model, _ = train(images, cfg, random.Random(seed), on_epoch=report)
-
     print("""
 Representation Quality Test
 ============================================================
@@ -822,47 +827,52 @@ Embeddings for different patterns:""")
     for pattern, a in zip(PATTERNS, embeddings):
         line = f"{pattern:10}"
         for b in embeddings:
-            lengths = max(math.hypot(*a) * math.hypot(*b), 1e-12)
+            lengths = max(math.hypot(*a) * math.hypot(*b), 1e-300)
             line += f"{dot(a, b) / lengths:12.3f}"
         print(line)
 
-    print("\nHidden patches, and the clean patches nearest to their predictions:")
-    candidates = []
-    for patches in cut_images(clean_images, cfg):
-        candidates += [patches[3], [-pixel for pixel in patches[3]]]
-    for *visible, hidden in cut_images(test_set[0][:3], cfg):
+    print("""
+Hidden patches, and the clean patches nearest to the predictions for them.
+Nobody can predict the sign, so the patch and its negative should come first:""")
+    clean = [patches[3] for patches in cut_images(clean_images, cfg)]
+    candidates = clean + scale(-1.0, clean)
+    for *visible, hidden in cut_images(test_images[:3], cfg):
         avg_context = average([context_encode(patch, model) for patch in visible])
         prediction = predict(avg_context, 3, model, cfg)
         candidates.sort(key=lambda p: math.dist(prediction, target_encode(p, model)))
-        pictures = [[patch[:2], patch[2:]] for patch in [hidden, *candidates[:3]]]
+        pictures = [[p[:2], p[2:]] for p in [hidden, *candidates[:3]]]
         show(pictures, ("hidden", "1st", "2nd", "3rd"))
 
     print("""
-              accuracy on new images     patch variance explained by
-                1-shot  linear probe          pattern      sign""")
+               accuracy on new images   patch variance explained by
+                1-shot   linear probe         pattern    sign""")
 
-    def evaluate_row(name, net):
-        figures = evaluate(net, test_set, cfg, seed)
-        line = "{:8.1%}{:14.1%}{:17.1%}{:10.1%}".format(*figures)
-        print(f"{name:14}{line}", flush=True)
-        return 100 * figures[1]
+    def print_row(name, image_rows, patch_rows):
+        """Print a row of the table. Return the accuracy of the linear probe."""
+        figures = evaluate(image_rows, patch_rows, test_signs, test_labels, seed)
+        one_shot, probe, pattern, sign = figures
+        print(f"{name:14}{one_shot:8.1%}{probe:15.1%}{pattern:16.1%}{sign:8.1%}")
+        return 100 * probe
 
+    pixels = cut_images(test_images, cfg)
+    print_row("pixels", [sum(four, []) for four in pixels], sum(pixels, []))
+    untrained = init_model(cfg, random.Random(seed))
     baseline, _ = train(images, replace(cfg, pred_weight=0.0), random.Random(seed))
-    evaluate_row("pixels", None)
-    before = evaluate_row("untrained", init_model(cfg, random.Random(seed)))
-    evaluate_row("no prediction", baseline)
-    probe = evaluate_row("JEPA", model)
-    print(f"""'no prediction' trained as long as JEPA, with the same Var and Cov.
+    models = {"untrained": untrained, "no prediction": baseline, "JEPA": model}
+    probes = {}
+    for name, net in models.items():
+        patch_rows = embed_patches(test_images, net, cfg)
+        probes[name] = print_row(name, embed(test_images, net, cfg), patch_rows)
+    print(f"""'no prediction' has the same Var and Cov, and trained for as many epochs.
 
-Linear Probe Test: {probe:.4g}% accuracy on downstream classification!
-(untrained encoder: {before:.4g}%)""")
+Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification!
+(untrained encoder: {probes['untrained']:.4g}%)""")
 
 
-# ---- 10. Ablation: what is each part for? --------------------------------------------
+# ---- 10. Ablation: which part prevents collapse? -------------------------------------
 
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 ABLATION = {
-    "untrained": {"epochs": 0},
     "everything": {},
     "no prediction": {"pred_weight": 0.0},
     "no stop-gradient": ONE_ENCODER,
@@ -876,53 +886,58 @@ ABLATION = {
 
 
 def collapse(cfg, seed):
-    """Print what `python3 jepa.py --collapse` shows."""
+    """Train with parts left out, and print what remains of the embeddings."""
     rng = random.Random(seed)
     images, _, _ = draw_dataset(50, rng)
-    test_set = draw_dataset(100, rng)
+    test_images, test_signs, test_labels = draw_dataset(100, rng)
+    untrained = init_model(cfg, random.Random(seed))
+    untrained_std = embedding_std(embed_patches(test_images, untrained, cfg))
+
+    def print_row(name, pred_loss, model):
+        """Print a row of the table."""
+        patch_rows = embed_patches(test_images, model, cfg)
+        r2 = r_squared(pred_loss, images, model, cfg)
+        std = embedding_std(patch_rows) / untrained_std
+        dimensions = participation_ratio(patch_rows)
+        image_rows = embed(test_images, model, cfg)
+        figures = evaluate(image_rows, patch_rows, test_signs, test_labels, seed)
+        one_shot, _, _, sign = figures
+        verdict = ""
+        if std < 0.1:
+            verdict = "all in one point"
+        elif dimensions < 1.5:
+            verdict = "on a line"
+        line = f"{name:17}{pred_loss:8.5f}{r2:7.2f}{std:7.2f}{dimensions:12.1f}"
+        line += f"{sign:7.1%}{one_shot:8.1%}  {verdict}"
+        print(line.replace("nan", "  -").rstrip(), flush=True)
+
     print("""Ablation: which part prevents collapse?
 ============================================================
-                     Pred     R2    std  dimensions   sign  1-shot""")
-    untrained_std = 0.0
+                    Pred     R2    std  dimensions   sign  1-shot""")
+    print_row("untrained", math.nan, untrained)
     for name, changes in ABLATION.items():
         try:
             model, history = train(images, replace(cfg, **changes), random.Random(seed))
+            print_row(name, history[-1]["pred"], model)
         except FloatingPointError:
-            print(f"{name:18}diverged", flush=True)
-            continue
-        pred = history[-1]["pred"] if history else math.nan
-        r2 = r_squared(pred, images, model, cfg)
-        patch_rows = embed_patches(test_set[0], model, cfg)
-        std = embedding_std(patch_rows)
-        untrained_std = untrained_std or std
-        dimensions = participation_ratio(patch_rows)
-        one_shot, _, _, sign = evaluate(model, test_set, cfg, seed)
-        line = f"{name:18}{pred:7.5f}{r2:7.2f}{std / untrained_std:7.2f}"
-        line += f"{dimensions:12.1f}{sign:7.1%}{one_shot:8.1%}  "
-        if std < 0.1 * untrained_std:
-            line += "all in one point"
-        elif dimensions < 1.5:
-            line += "on a line"
-        print(line.replace("nan", "  -").rstrip(), flush=True)
+            print(f"{name:17}diverged")
     print("...")
 
 
 def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Train a micro JEPA on 4x4 images.")
-    parser.add_argument("--seed", type=int, default=0, help="of data, weights, masks")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--epochs", type=int, default=50, help="passes over the images")
-    parser.add_argument("--collapse", action="store_true", help="leave out parts")
+    parser.add_argument("--collapse", action="store_true", help="leave out the parts")
     options = parser.parse_args()
     if options.seed < 0 or options.epochs < 1:
         parser.error("--seed must be 0 or more, and --epochs 1 or more")
-    run = collapse if options.collapse else demo
-    run(Config(epochs=options.epochs), options.seed)
+    show_results = collapse if options.collapse else demo
+    show_results(Config(epochs=options.epochs), options.seed)
 
 
-# Pasted into a notebook, the file only defines its functions.
-pasted = "__file__" not in globals() and hasattr(sys, "ps1")
-if __name__ == "__main__" and not pasted:
+if __name__ == "__main__":
     try:
         main()
         sys.stdout.flush()
@@ -930,6 +945,6 @@ if __name__ == "__main__" and not pasted:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader, `head` for example, has stopped
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # what read our output, `head` for example, has ended
+        sys.stdout = None
         sys.exit(1)

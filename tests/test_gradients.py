@@ -1,0 +1,195 @@
+"""The mathematics: losses and gradients against an independent autograd and differences."""
+
+import copy
+import math
+import random
+import unittest
+from dataclasses import replace
+from unittest import mock
+
+import jepa
+from tests.support import few_images, flat, golden_case, numeric_gradient, random_case, weighted
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+TERMS = {"pred": {"pred": 1.0}, "var": {"var": 1.0}, "cov": {"cov": 1.0}}
+ALL = {"pred": 3.0, "var": 0.5, "cov": 7.0}
+
+
+class Mathematics(unittest.TestCase):
+    def assertClose(self, actual, expected, relative=0.0, absolute=1e-12):
+        """Assert that numbers agree, each to `absolute` or to `relative` of itself."""
+        actual, expected = flat(actual), flat(expected)
+        self.assertEqual(len(actual), len(expected))
+        for a, e in zip(actual, expected):
+            self.assertLessEqual(abs(a - e), max(relative * abs(e), absolute), f"{a} for {e}")
+
+    def assertGolden(self, actual, expected):
+        """Assert that numbers agree to 1e-9; a true 0 may be noise in the autograd."""
+        self.assertClose(actual, expected, 1e-9, 1e-12 * max(map(abs, flat(expected))))
+
+
+class Golden(Mathematics):
+    def setUp(self):
+        self.case = golden_case()
+        self.expected = self.case["expected"]
+        self.assertEqual(jepa.EPS, self.case["eps"])
+
+    def test_the_functions_of_one_image_give_the_golden_embeddings_and_predictions(self):
+        model, cfg, context = self.case["model"], self.case["cfg"], []
+        self.assertEqual(self.case["batch"][0][0], self.expected["patches_of_image_0"])
+        for i, (patches, context_mask, target_mask) in enumerate(self.case["batch"]):
+            embs = [jepa.context_encode(patches[k], model) for k in context_mask]
+            targets = [jepa.target_encode(patches[k], model) for k in target_mask]
+            mean = jepa.average(embs)
+            predictions = [jepa.predict(mean, k, model, cfg) for k in target_mask]
+            self.assertGolden(embs, self.expected["context_embeddings"][i])
+            self.assertGolden(targets, self.expected["target_embeddings"][i])
+            self.assertGolden(predictions, self.expected["predictions"][i])
+            context += embs
+        self.assertGolden(jepa.covariance(context), self.expected["covariance"])
+        ratio = self.expected["effective_rank_participation_ratio"]
+        self.assertGolden(jepa.participation_ratio(context), ratio)
+
+    def test_each_term_and_the_weighted_sum_and_their_gradients_are_golden(self):
+        golden = self.expected["gradient"]
+        for weights in (*TERMS.values(), ALL):
+            cfg = weighted(self.case["cfg"], **weights)
+            losses, gradients = jepa.loss_and_gradients(self.case["batch"], self.case["model"], cfg)
+            for term in TERMS:  # told before weighting
+                self.assertGolden(losses[term], self.expected["loss"][term])
+            total = sum(w * self.expected["loss"][term] for term, w in weights.items())
+            self.assertGolden(losses["loss"], total)
+            self.assertEqual(set(gradients), {"context_encoder", "predictor"})
+            for net in gradients:
+                with self.subTest(net, weights=weights):
+                    parts = [[w * v for v in flat(golden[term][net])] for term, w in weights.items()]
+                    self.assertGolden(gradients[net], [sum(column) for column in zip(*parts)])
+
+    def test_without_stop_gradient_and_with_one_encoder_it_is_golden_too(self):
+        expected = self.expected["without_stop_gradient"]
+        encoder = self.case["model"]["context_encoder"]
+        model = dict(self.case["model"], target_encoder=copy.deepcopy(encoder))
+        cfg = replace(weighted(self.case["cfg"], pred=1.0), stop_gradient=False)
+        losses, gradients = jepa.loss_and_gradients(self.case["batch"], model, cfg)
+        self.assertGolden(losses["pred"], expected["pred"])
+        self.assertGolden(gradients, expected["gradient_of_pred"])
+
+
+class FiniteDifferences(Mathematics):
+    def test_gradients_agree_on_random_sizes_masks_and_weights(self):
+        rng = random.Random(1)
+        for number in range(12):
+            model, batch, cfg = random_case(rng)
+            cfg = weighted(cfg, **rng.choice([*TERMS.values(), ALL]))
+            loss = lambda: jepa.loss_and_gradients(batch, model, cfg)[0]["loss"]
+            numeric = numeric_gradient(loss, model)
+            for stop_gradient in (True, False):
+                used = replace(cfg, stop_gradient=stop_gradient)
+                _, gradients = jepa.loss_and_gradients(batch, model, used)
+                expected = flat(numeric["context_encoder"])
+                if not stop_gradient:
+                    through_targets = flat(numeric["target_encoder"])
+                    expected = [a + b for a, b in zip(expected, through_targets)]
+                with self.subTest(number, stop_gradient=stop_gradient):
+                    self.assertClose(gradients["context_encoder"], expected, 2e-6, 2e-6)
+                    self.assertClose(gradients["predictor"], numeric["predictor"], 2e-6, 2e-6)
+
+    def test_a_network_hands_back_the_gradients_of_its_weights_and_of_its_input(self):
+        rng = random.Random(2)
+        net = jepa.init_mlp(4, 7, 3, rng)
+        x, dy = [[[rng.gauss(0, 1) for _ in range(n)] for _ in range(5)] for n in (4, 3)]
+        loss = lambda: jepa.dot(flat(jepa.mlp_forward(net, x)[0]), flat(dy))
+        gradients, dx = jepa.mlp_backward(net, jepa.mlp_forward(net, x)[1], dy)
+        self.assertClose(gradients, numeric_gradient(loss, net), absolute=1e-7)
+        self.assertClose(dx, numeric_gradient(loss, x), absolute=1e-7)
+
+    def test_each_loss_returns_its_value_and_its_gradient(self):
+        rng = random.Random(6)
+        for n in (1, 2, 3, 5):
+            x, y = [[[rng.gauss(0, 1) for _ in range(3)] for _ in range(n)] for _ in range(2)]
+            for name, loss in (
+                ("mse", lambda: jepa.mse_loss(x, y)),
+                ("variance", lambda: jepa.variance_loss(x, 1.5)),
+                ("covariance", lambda: jepa.covariance_loss(x)),
+            ):
+                with self.subTest(name, n=n):
+                    gradient = numeric_gradient(lambda: loss()[0], x)
+                    self.assertClose(loss()[1], gradient, absolute=1e-6)
+                    self.assertEqual(any(flat(loss()[1])), n > 1 or name == "mse")
+
+    def test_a_dimension_that_reaches_gamma_has_no_gradient_and_one_below_has(self):
+        x = [[0.0, 0.0], [2.0, 0.2], [4.0, 0.4]]
+        std = math.sqrt(jepa.covariance(x)[0][0] + jepa.EPS)
+        loss, gradient = jepa.variance_loss(x, std)
+        self.assertEqual([row[0] for row in gradient], [0.0] * 3)
+        self.assertTrue(gradient[0][1] > 0 > gradient[2][1])
+        self.assertAlmostEqual(loss, (std - math.sqrt(0.04 + jepa.EPS)) / 2)
+
+    def test_a_step_of_training_is_minus_lr_times_the_gradient_of_the_loss_it_reports(self):
+        rng = random.Random(3)
+        base = jepa.Config(encoder_hidden=5, predictor_hidden=5, embed_dim=3, gamma=0.6)
+        base = replace(weighted(base, 2.0, 3.0, 5.0), epochs=1, batch_size=4, lr=0.5)
+        for stop_gradient in (True, False):
+            cfg = replace(base, stop_gradient=stop_gradient, ema_momentum=1.0)
+            model = jepa.init_model(cfg, rng)
+            before = copy.deepcopy(model)
+            calls = []
+            masks = lambda K, rng: calls.append(jepa.random_masks(K, rng)) or calls[-1]
+            with mock.patch.object(random.Random, "shuffle", lambda *_: None):
+                images = few_images(3, 1)
+                _, (losses,) = jepa.train(images, cfg, random.Random(4), model, masks)
+            if not stop_gradient:  # one list, so that a change reaches both branches
+                before["target_encoder"] = before["context_encoder"]
+            batch = [(p, *m) for p, m in zip(jepa.cut_images(images, cfg), calls)]
+            loss = lambda: jepa.loss_and_gradients(batch, before, cfg)[0]["loss"]
+            self.assertAlmostEqual(losses["loss"], loss(), 12)
+            for net in ("context_encoder", "predictor"):  # weights were rounded to 1e-6
+                step = [(a - b) / -0.5 for a, b in zip(flat(model[net]), flat(before[net]))]
+                self.assertClose(step, numeric_gradient(loss, before[net]), absolute=3e-6)
+
+
+@unittest.skipUnless(torch, "PyTorch is not installed")
+class Autograd(Mathematics):
+    def test_gradients_agree_with_pytorch_on_random_cases(self):
+        rng = random.Random(5)
+        for _ in range(10):
+            model, batch, cfg = random_case(rng)
+            cfg = weighted(cfg, **ALL)
+            tensor = lambda rows: torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+            nets = {
+                name: {W: tensor(rows) for W, rows in net.items()} for name, net in model.items()
+            }
+            one = torch.ones(1, dtype=torch.float64)
+
+            def forward(net, x):
+                h = torch.relu(torch.cat([x, one]) @ net["W1"])
+                return torch.cat([h, one]) @ net["W2"]
+
+            context, errors = [], []
+            for patches, context_mask, target_mask in batch:
+                x = [torch.tensor(patch, dtype=torch.float64) for patch in patches]
+                embs = [forward(nets["context_encoder"], x[i]) for i in context_mask]
+                context += embs
+                for i in target_mask:
+                    position = torch.tensor(jepa.one_hot(i, len(x)), dtype=torch.float64)
+                    mean = torch.stack(embs).mean(0)
+                    prediction = forward(nets["predictor"], torch.cat([mean, position]))
+                    errors.append(prediction - forward(nets["target_encoder"], x[i]).detach())
+            z = torch.stack(context)
+            C = torch.cov(z.T)
+            var = torch.relu(cfg.gamma - torch.sqrt(torch.diag(C) + jepa.EPS)).mean()
+            cov = (C - torch.diag(torch.diag(C))).square().sum() / len(C)
+            pred = torch.stack(errors).square().mean()
+            (ALL["pred"] * pred + ALL["var"] * var + ALL["cov"] * cov).backward()
+            _, gradients = jepa.loss_and_gradients(batch, model, cfg)
+            for name, net in gradients.items():
+                for W, gradient in net.items():
+                    self.assertClose(gradient, nets[name][W].grad.tolist(), 1e-9, 1e-11)
+
+
+if __name__ == "__main__":
+    unittest.main()
