@@ -100,7 +100,9 @@ def train_autoencoder(images, cfg, seed):
             batch = []
             for patches in data[start : start + cfg.batch_size]:
                 batch.append((patches, *jepa.random_masks(K, rng)))
-            _, gradients = jepa.loss_and_gradients(batch, model, cfg)
+            losses, gradients = jepa.loss_and_gradients(batch, model, cfg)
+            if not losses["loss"] < 1e9:
+                raise FloatingPointError("diverged")
             for name, gradient in gradients.items():
                 for layer in gradient:
                     change = jepa.add(model[name][layer], gradient[layer], -cfg.lr)
@@ -145,13 +147,13 @@ def measure(task):
     images, _, _ = jepa.draw_dataset(50, rng)
     test_set = jepa.draw_dataset(100, rng)
     model, history = None, []
-    if name in AUTOENCODERS:
-        model = train_autoencoder(images, cfg, seed)
-    elif name not in FIXED:
-        try:
+    try:
+        if name in AUTOENCODERS:
+            model = train_autoencoder(images, cfg, seed)
+        elif name not in FIXED:
             model, history = jepa.train(images, cfg, random.Random(seed))
-        except FloatingPointError:
-            return name, {}
+    except FloatingPointError:
+        return name, {}
     if model:
         x = jepa.embed(test_set[0], model, cfg)
     else:
