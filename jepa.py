@@ -19,31 +19,32 @@ that it has to predict. The target is the embedding of the target patch. The err
 mean squared difference between prediction and target.
 
 The gradient of the error trains the predictor and the context encoder. It stops at the
-target. The target encoder is not trained: its weights are an exponential moving average
-(EMA) of the weights of the context encoder. So it follows the context encoder slowly.
+target. The target encoder is not trained: after every step its weights move a little
+towards those of the context encoder. They are an exponential moving average (EMA).
 
-What does the encoder learn? It learns to keep what the patches of an image have in common,
-and to drop what differs from patch to patch at random. It does so a little in every step:
+What do the encoders learn? They keep what the patches of an image have in common, because
+it helps to predict. They drop what differs from patch to patch at random. This happens a
+little in every step:
 
-1. What differs at random says nothing about the other patches. In the mean of the context
-   it is noise. As long as this noise reaches the prediction, the error is larger than it
-   need be. So the gradient makes the predictor and the context encoder less sensitive to
-   what causes it.
+1. What differs at random in a visible patch says nothing about the hidden patch. If it
+   changes the prediction, it only adds to the error. So the gradient makes the context
+   encoder and the predictor respond to it less.
 2. The EMA carries this over to the target encoder.
-3. So the targets, too, contain less of what cannot be predicted, and the error falls.
+3. So the targets, too, contain less that cannot be predicted, and the error falls.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding, the
 predictor could always answer with that embedding, and would be right. This is called
-collapse. Section 4 adds two terms to the loss that work against it.
+collapse. Two things work against it: the gradient cannot pull the targets towards the
+predictions, because it stops there, and section 4 adds two terms to the loss.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
-trains it again and again, without some part of the method each time.
+trains it several times, with different parts left out.
 
 Every function uses only functions above it. Shapes are given in brackets: [n][D] is a
 list of n rows, and each row is a list of D numbers.
 
     N  images in a dataset    K  patches in an image    D  numbers in an embedding
-    B  images in a batch      P  pixels in a patch      n, m, k  any number
+    B  images in a batch      P  pixels in a patch      n, m, k  any numbers
 """
 
 import argparse
@@ -59,7 +60,7 @@ from operator import mul
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of a model and its training. replace(cfg, lr=0.01) returns a copy."""
+    """The settings of a model and its training. replace(cfg, lr=0.01) changes one."""
 
     patch_size: int = 2  # height and width of a patch, in pixels
     num_patches: int = 4  # K
@@ -69,27 +70,29 @@ class Config:
     epochs: int = 50  # passes over the training images
     batch_size: int = 5  # B
     lr: float = 0.02  # learning rate
-    ema_momentum: float = 0.95  # share of its weights that the target encoder keeps
-    pred_weight: float = 75.0  # weight of the prediction error in the loss
+    ema_momentum: float = 0.95  # target = 0.95 target + 0.05 context, after every step
+    pred_weight: float = 75.0  # weight of the prediction error, found by trial
     var_weight: float = 10.0  # weight of the variance loss (section 4)
     cov_weight: float = 100.0  # weight of the covariance loss (section 4)
     gamma: float = 0.1  # the standard deviation below which the variance loss acts
-    stop_gradient: bool = True  # False: the gradient also flows into the targets
+    stop_gradient: bool = True  # False only for the ablation (section 10)
 
     def __post_init__(self):
-        """Raise ValueError for a setting that is negative or nan, or a momentum above 1."""
+        """Raise ValueError for a setting that is negative or nan, or that cannot work."""
         for name, value in vars(self).items():
             if not value >= 0:  # also if it is nan
                 raise ValueError(f"{name} must be 0 or more, got {value}")
         if self.ema_momentum > 1:
             raise ValueError(f"ema_momentum must be 1 or less, got {self.ema_momentum}")
+        if self.ema_momentum > 0 and not self.stop_gradient:
+            raise ValueError("stop_gradient=False needs ema_momentum=0")
 
 
 # ---- 2. Data -------------------------------------------------------------------------
 # An image shows one of four patterns, but each of its four patches is multiplied by a
-# random sign, 1 or -1. The patches have the pattern in common, while the sign of one patch
-# says nothing about the other patches. So the encoder should keep the pattern and drop the
-# sign.
+# random sign, 1 or -1. All patches of an image belong to the same pattern, while the sign
+# of one patch says nothing about the other patches. So the encoders should keep the
+# pattern and drop the sign.
 
 PATTERNS = {  # each returns the pixel at a row and a column: -1 is black, 1 is white
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,
@@ -109,7 +112,7 @@ def draw_image(pattern, rng):
             index = 2 * (row // 2) + column // 2  # patches 0 and 1 are above 2 and 3
             pixel = signs[index] * contrast * PATTERNS[pattern](row, column)
             noise = rng.gauss(0.0, 0.1)
-            image[row].append(round(pixel + noise, 6))  # like round_weights below
+            image[row].append(round(pixel + noise, 6))  # the same on all machines
     return image, signs
 
 
@@ -123,7 +126,7 @@ def draw_dataset(per_pattern, rng):
 
 
 # Your own data can be lists, iterators, NumPy arrays, PyTorch tensors or pandas frames. The
-# next two functions check it and turn it into lists. You can skip them at first.
+# next two functions check such data, and turn it into lists.
 
 
 def to_list(values):
@@ -139,7 +142,7 @@ def to_list(values):
 
 
 def to_rows(values, name):
-    """Return a table of numbers as a list of rows of floats [n][d].
+    """Return a table of numbers as a list of rows of floats [n][k].
 
     Raise ValueError unless all numbers are finite and all rows have the same length.
     """
@@ -149,7 +152,7 @@ def to_rows(values, name):
         raise ValueError(f"{name} must be rows of numbers: {error}") from None
     lengths = {len(row) for row in rows}
     finite = all(math.isfinite(value) for row in rows for value in row)
-    if len(lengths) != 1 or 0 in lengths or not finite:
+    if not finite or len(lengths) != 1 or lengths == {0}:
         raise ValueError(f"{name} must be rows of finite numbers, all of one length")
     return rows
 
@@ -182,7 +185,7 @@ def cut_images(images, cfg):
     data = [extract_patches(img, cfg.patch_size) for img in to_list(images)]
     counts = {len(patches) for patches in data}
     if counts != {cfg.num_patches}:
-        raise ValueError(f"need {cfg.num_patches} patches an image, got {counts}")
+        raise ValueError(f"images need {cfg.num_patches} patches, got {sorted(counts)}")
     return data
 
 
@@ -226,7 +229,7 @@ def add(x, y, factor=1.0):
 def init_layer(num_in, num_out, rng):
     """Return random weights [in+1][out]. The last row holds the biases, which start at 0.
 
-    The limit keeps the size of signals from layer to layer (Glorot and Bengio 2010, eq. 16).
+    The limit of the weights is that of Glorot and Bengio (2010, eq. 16).
     """
     limit = math.sqrt(6.0 / (num_in + num_out))
     weights = []
@@ -296,22 +299,23 @@ EPS = 1e-4  # added to each variance, as the square root has no derivative at 0
 
 
 def mse_loss(predictions, targets):
-    """Return the mean squared error of predictions [n][D], and its gradient [n][D]."""
+    """Return the mean squared error, and its gradient [n][D] for the predictions."""
     errors = add(predictions, targets, -1.0)  # [n][D]
     count = len(errors) * len(errors[0])
     loss = sum(dot(row, row) for row in errors) / count
     return loss, scale(2.0 / count, errors)
 
 
-def center(embeddings):
-    """Return the columns [D][n] of embeddings [n][D], with the mean of each subtracted."""
+def centered_columns(embeddings):
+    """Return the columns [D][n] of embeddings [n][D], each minus its mean.
+
+    The numbers of a constant column become exactly 0, without rounding errors.
+    """
     columns = []
     for column in transpose(embeddings):
         mean = sum(column) / len(column)
-        centered = [v - mean for v in column]
-        if max(column) - min(column) < 1e-12 * abs(mean):  # only rounding errors
-            centered = [0.0] * len(column)
-        columns.append(centered)
+        constant = max(column) - min(column) <= 1e-12 * abs(mean)
+        columns.append([0.0 if constant else v - mean for v in column])
     return columns
 
 
@@ -320,17 +324,18 @@ def variance_loss(embeddings, gamma):
 
     The loss is the mean of max(0, gamma - std) over the dimensions.
     """
-    columns = center(embeddings)  # [D][n]
+    columns = centered_columns(embeddings)  # [D][n]
     D = len(columns)
-    n_minus_1 = max(1, len(embeddings) - 1)
+    n_minus_1 = max(1, len(embeddings) - 1)  # 1 if there is only one
     loss = 0.0
     gradient = []  # [D][n]
     for column in columns:
         std = math.sqrt(dot(column, column) / n_minus_1 + EPS)
         loss += max(0.0, gamma - std) / D
         # d loss / d std = -1 / D, as long as std is below gamma.
-        # d std / d column = column / (std * (n - 1)). To center a column, its mean was
-        # subtracted. This adds nothing to the gradient, as a centered column sums to 0.
+        # d std / d column = column / (std * (n - 1)).
+        # Going back through the centering subtracts the mean of this gradient. The mean
+        # is 0 already, because a centered column sums to 0.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
         gradient.append([factor * v for v in column])
     return loss, transpose(gradient)  # [n][D]
@@ -347,23 +352,24 @@ def covariance_loss(embeddings):
 
     The loss is the sum of the squares of all covariances C[i][j], i != j, divided by D.
     """
-    columns = center(embeddings)  # [D][n]
+    columns = centered_columns(embeddings)  # [D][n]
     C = covariance_matrix(columns)  # [D][D]
     D = len(C)
     for d in range(D):
         C[d][d] = 0.0  # leave out the variances
     loss = sum(dot(row, row) for row in C) / D
-    # d loss / d C = 2 C / D.
+    # d loss / d C = 2 C / D, for the C without its diagonal.
     # Column i is a factor in C[i][j] and in C[j][i], which are equal. That gives another 2:
-    # d loss / d columns = 2 (d loss / d C) @ columns / (n - 1). Centering adds nothing.
+    # d loss / d columns = 2 (d loss / d C) @ columns / (n - 1).
+    # Here, too, the centering changes nothing.
     n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
 
 
 # ---- 5. The forward pass of one image ------------------------------------------------
-# This is a JEPA in its simplest form. The functions use MODEL, which is not trained yet,
-# unless they are given another model.
+# This is a JEPA in its simplest form: one image, and no gradients. Unless they are given a
+# model, the functions use MODEL, whose weights are random.
 
 MODEL = init_model(Config(), random.Random(0))
 
@@ -392,7 +398,7 @@ def one_hot(position, length):
 
 
 def predict(avg_context, pos, model=MODEL, cfg=Config()):
-    """Predict the embedding [D] of the patch at index pos from the mean context [D]."""
+    """Predict the embedding [D] of patch pos from the mean of the context embeddings [D]."""
     if not 0 <= pos < cfg.num_patches:
         raise ValueError(f"pos must be from 0 to {cfg.num_patches - 1}, got {pos}")
     x = [*avg_context, *one_hot(pos, cfg.num_patches)]  # [D+K]
@@ -411,25 +417,25 @@ def mse(predictions, targets):
 
 
 def check_masks(context_mask, target_mask, num_patches):
-    """Raise ValueError unless the masks are not empty, in range, and have no patch twice."""
+    """Raise ValueError if a mask is empty or out of range, or if a patch occurs twice.
+
+    A mask is a list of indices of patches, from 0 to num_patches - 1.
+    """
     both = [*context_mask, *target_mask]
     in_range = all(0 <= i < num_patches for i in both)
     different = len(set(both)) == len(both)
     if not (len(context_mask) and len(target_mask) and in_range and different):
-        raise ValueError(f"masks need different patches: {context_mask}, {target_mask}")
+        raise ValueError(f"masks {context_mask}, {target_mask} need different patches")
 
 
 def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
-    """Return the prediction error of one image [height][width].
-
-    The masks are lists of indices of patches, from 0 to K - 1.
-    """
+    """Return the prediction error of one image [height][width]."""
     patches = cut_images([img], cfg)[0]
     check_masks(context_mask, target_mask, cfg.num_patches)
     # Encode the context with the encoder that is trained.
     context_embs = [context_encode(patches[i], model) for i in context_mask]
     avg_context = average(context_embs)
-    # Encode the targets with the EMA encoder. No gradient will go through it.
+    # Encode the target patches with the target encoder, which has no gradient.
     target_embs = [target_encode(patches[i], model) for i in target_mask]
     # Predict the target embeddings.
     predictions = [predict(avg_context, pos, model, cfg) for pos in target_mask]
@@ -440,45 +446,48 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
 # ---- 6. The heart: a batch, forward and backward -------------------------------------
 
 
+# This is the computation of jepa_forward again, for a batch of images, with all three losses
+# and their gradients. Training uses only this.
+
+
 def loss_and_gradients(batch, model, cfg):
     """Run one batch forward and backward.
 
     batch is a list of B tuples (patches [K][P], context_mask, target_mask). Return two
-    dicts: the loss with its three terms before they are weighted, and the gradients of
-    the context encoder and the predictor.
+    dicts: the weighted loss and its three unweighted terms, and the gradients of the
+    context encoder and the predictor.
     """
     # Gather the patches of all images: n context patches and m target patches.
     context_patches = []  # [n][P]
+    image_of_context = []  # [n], which image each context patch is from
     target_patches = []  # [m][P]
+    image_of_target = []  # [m], which image each target patch is from
     positions = []  # [m][K], one-hot
-    contexts = []  # [m], where the context of each target is in context_patches
-    for patches, context_mask, target_mask in batch:
+    for index, (patches, context_mask, target_mask) in enumerate(batch):
         check_masks(context_mask, target_mask, len(patches))
-        start = len(context_patches)
         for i in context_mask:
             context_patches.append(patches[i])
+            image_of_context.append(index)
         for i in target_mask:
             target_patches.append(patches[i])
+            image_of_target.append(index)
             positions.append(one_hot(i, len(patches)))
-            contexts.append(range(start, len(context_patches)))
 
-    # All the means together are a matrix product, averaging @ context_embs. Each row of
-    # this matrix has 1 / length at the patches of one context, and 0 at all others.
+    # Each row of `averaging` has 1 / count at the context patches of one image, and 0 at
+    # all others. So averaging @ context_embs are the means that the targets need.
     averaging = []  # [m][n]
-    for context in contexts:
-        share = 1.0 / len(context)
-        row = [share if j in context else 0.0 for j in range(len(context_patches))]
-        averaging.append(row)
+    for image in image_of_target:
+        share = 1.0 / image_of_context.count(image)
+        averaging.append([share if i == image else 0.0 for i in image_of_context])
 
     # Forward
     encoder = model["context_encoder"]
+    target_encoder = model["target_encoder"]
     predictor = model["predictor"]
-    # For an ablation the stop-gradient can be left out. Then there is only one encoder.
-    target_encoder = model["target_encoder"] if cfg.stop_gradient else encoder
     context_embs, context_cache = mlp_forward(encoder, context_patches)  # [n][D]
     target_embs, target_cache = mlp_forward(target_encoder, target_patches)  # [m][D]
-    avg_context = matmul(averaging, context_embs)  # [m][D]
-    inputs = [[*mean, *position] for mean, position in zip(avg_context, positions)]
+    means = matmul(averaging, context_embs)  # [m][D]
+    inputs = [[*mean, *position] for mean, position in zip(means, positions)]
     predictions, predictor_cache = mlp_forward(predictor, inputs)  # [m][D]
 
     # The loss
@@ -494,21 +503,21 @@ def loss_and_gradients(batch, model, cfg):
         predictor, predictor_cache, d_predictions, need_dx=True
     )
     D = len(context_embs[0])
-    d_avg_context = [row[:D] for row in d_inputs]  # [m][D], without the positions
-    d_context_embs = matmul(transpose(averaging), d_avg_context)  # [n][D]
+    d_means = [row[:D] for row in d_inputs]  # [m][D], without the positions
+    d_context_embs = matmul(transpose(averaging), d_means)  # [n][D]
     d_context_embs = add(d_context_embs, var_gradient, cfg.var_weight)
     d_context_embs = add(d_context_embs, cov_gradient, cfg.cov_weight)
     d_encoder, _ = mlp_backward(encoder, context_cache, d_context_embs)
 
     # One call is missing: the backward pass of the target encoder. Its output is taken as
-    # given, like a label. That is the stop-gradient. Without it, the gradient would also
-    # pull the targets towards the predictions. That is the shortest way to collapse.
+    # given, like a label. This is the stop-gradient. Only the ablation makes that call. The
+    # gradient then pulls the targets, too, towards the predictions. Both encoders are equal
+    # in that case, as ema_momentum is 0, so the two gradients are added.
     if not cfg.stop_gradient:
-        # The gradient for the targets is minus the gradient for the predictions.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
-        d_more, _ = mlp_backward(encoder, target_cache, d_target_embs)
+        d_target, _ = mlp_backward(target_encoder, target_cache, d_target_embs)
         for layer in d_encoder:
-            d_encoder[layer] = add(d_encoder[layer], d_more[layer])
+            d_encoder[layer] = add(d_encoder[layer], d_target[layer])
 
     losses = {"loss": loss, "pred": pred_loss, "var": var_loss, "cov": cov_loss}
     return losses, {"context_encoder": d_encoder, "predictor": d_predictor}
@@ -525,7 +534,7 @@ def random_masks(num_patches, rng):
     return order[num_targets:], order[:num_targets]
 
 
-def ema_update(momentum=0.95, model=MODEL):
+def ema_update(momentum=Config.ema_momentum, model=MODEL):
     """Set target encoder = momentum * target encoder + (1 - momentum) * context encoder."""
     target = model["target_encoder"]
     context = model["context_encoder"]
@@ -538,7 +547,8 @@ def round_weights(net):
     """Round the weights of a network to six decimals, in place.
 
     Versions of Python differ in the last bit of a sum, and training amplifies differences.
-    Rounding removes them before they grow. So a seed gives the same result everywhere.
+    Rounding after each epoch removes nearly all of them, so that a seed gives the same
+    result on all versions.
     """
     for layer, weights in net.items():
         net[layer] = [[round(weight, 6) for weight in row] for row in weights]
@@ -555,7 +565,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
 
     images    [N][height][width], with pixels of about -1 to 1
     rng       draws the weights, the order of images and the masks. To continue training,
-              pass the same generator again. A new one could repeat the same draws.
+              pass it again. A new one with the same seed would repeat the same draws.
     masks     masks(num_patches, rng) returns a context mask and a target mask.
     on_epoch  on_epoch(epoch, losses, model) is called after each epoch.
 
@@ -601,8 +611,8 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
 
 # ---- 8. Evaluation -------------------------------------------------------------------
 # A low prediction error does not show that anything was learned. So we look at embeddings
-# of new images. We use the target encoder, as I-JEPA does (Assran et al. 2023), the model
-# that this one follows. From here on labels are used, but only to measure.
+# of new images. This file follows I-JEPA (Assran et al. 2023), and as there we use the
+# target encoder. From here on labels are used, but only to measure.
 
 
 def embed_patches(images, model, cfg):
@@ -623,7 +633,7 @@ def embed(images, model, cfg):
 
 def covariance(embeddings):
     """Return the covariance matrix [D][D] of embeddings [n][D]."""
-    return covariance_matrix(center(to_rows(embeddings, "embeddings")))
+    return covariance_matrix(centered_columns(to_rows(embeddings, "embeddings")))
 
 
 def mean_variance(embeddings):
@@ -640,8 +650,8 @@ def embedding_std(embeddings):
 def participation_ratio(embeddings):
     """Return how many dimensions embeddings [n][D] use: 0 in a point, 1 on a line, up to D.
 
-    It is D if they spread equally in all directions. For the covariance matrix C it is
-    trace(C)^2 / sum of C[i][j]^2.
+    It is (sum of e)^2 / sum of e^2 for the eigenvalues e of the covariance matrix C: k if k
+    of them are equal and the others 0. It can be computed without the eigenvalues.
     """
     C = covariance(embeddings)
     trace = sum(C[d][d] for d in range(len(C)))
@@ -663,11 +673,11 @@ def group_rows(rows, labels):
 def explained_variance(embeddings, labels):
     """Return the share of the variance of embeddings [n][D] that labels [n] explain.
 
-    It is what remains of the variance if each row is replaced by the mean of all rows
-    with the same label.
+    Each row is replaced by the mean of the rows with its label. The share is the variance
+    of these means, divided by the variance of the rows.
     """
     rows = to_rows(embeddings, "embeddings")
-    means = []  # [n][D], in another order, which does not matter
+    means = []  # [n][D], in another order than the rows, which does not matter
     for members in group_rows(rows, labels).values():
         means += [average(members)] * len(members)
     variance = mean_variance(rows)
@@ -697,16 +707,18 @@ def linear_probe(train_x, train_labels, x):
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))
     wanted = [one_hot(classes.index(label), len(classes)) for label in labels]
-    columns = center(train_x)  # [D][n]
+    columns = centered_columns(train_x)  # [D][n]
     A = matmul(columns, transpose(columns))  # [D][D]
     goal = matmul(columns, wanted)  # [D][classes]
-    weights = scale(0.0, goal)  # [D][classes]
-    # Gradient descent to A @ weights = goal. The steps are stable, because the trace of A
-    # is not less than its largest eigenvalue. The ridge shrinks the weights by 1 %.
+    # Solve A @ weights = goal by gradient descent. A step of 0.9 / trace is stable, because
+    # the trace of A is at least its largest eigenvalue. The factor 0.99 is the ridge: it
+    # shrinks the weights a little in each step.
     trace = sum(dot(column, column) for column in columns)
+    step = 0.9 / trace if trace > 0.0 else 0.0
+    weights = scale(0.0, goal)  # [D][classes]
     for _ in range(200):
         gradient = add(matmul(A, weights), goal, -1.0)
-        weights = add(scale(0.99, weights), gradient, -0.9 / max(trace, 1e-300))
+        weights = add(scale(0.99, weights), gradient, -step)
     centered = add(x, [average(train_x)] * len(x), -1.0)  # [m][D]
     intercepts = [average(wanted)] * len(x)  # [m][classes]
     values = add(matmul(centered, weights), intercepts)  # [m][classes]
@@ -714,7 +726,7 @@ def linear_probe(train_x, train_labels, x):
 
 
 def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
-    """Return the accuracy, 0 to 1, of a classifier, given a number of labels per class.
+    """Return the accuracy, 0 to 1, of a classifier that sees few labels.
 
     In each trial it is given `shots` random rows of each class of x [n][D], with their
     labels. It has to find the labels of all other rows.
@@ -748,15 +760,16 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
 def r_squared(pred_loss, images, model, cfg):
     """Estimate the share of the variance of the targets that the predictor explains.
 
-    R2 is 1 - pred_loss / V, where pred_loss is the mean over the last epoch, and V is the
-    variance of the target embeddings of all patches of the images. If V is 0, return nan.
+    R2 is 1 - pred_loss / V. Here pred_loss is the mean over the epoch just finished, and V
+    the variance of the target embeddings of all patches of the images. If V is 0, return
+    nan.
     """
     variance = mean_variance(embed_patches(images, model, cfg))
     return 1.0 - pred_loss / variance if variance > 0.0 else math.nan
 
 
-def evaluate(image_rows, patch_rows, signs, labels, seed):
-    """Return four figures for the rows of N images and the rows of their 4 N patches:
+def evaluate(image_vectors, patch_vectors, signs, labels, seed):
+    """Return four figures, for vectors of N images [N][k] and of their patches [4N][k]:
 
     - the accuracy of nearest_centroid with one label per class
     - the accuracy of linear_probe with 50 labels per class
@@ -764,8 +777,8 @@ def evaluate(image_rows, patch_rows, signs, labels, seed):
     - the share that the sign explains beyond pattern and position
     """
     rng = random.Random(seed)
-    one_shot = few_shot_accuracy(nearest_centroid, image_rows, labels, 1, rng)
-    probe = few_shot_accuracy(linear_probe, image_rows, labels, 50, rng)
+    one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
+    probe = few_shot_accuracy(linear_probe, image_vectors, labels, 50, rng)
     patterns = []
     with_position = []
     with_sign = []
@@ -774,9 +787,9 @@ def evaluate(image_rows, patch_rows, signs, labels, seed):
             patterns.append(label)
             with_position.append((label, position))
             with_sign.append((label, position, sign))
-    by_pattern = explained_variance(patch_rows, patterns)
-    by_sign = explained_variance(patch_rows, with_sign)
-    by_sign -= explained_variance(patch_rows, with_position)
+    by_pattern = explained_variance(patch_vectors, patterns)
+    by_position = explained_variance(patch_vectors, with_position)
+    by_sign = explained_variance(patch_vectors, with_sign) - by_position
     return one_shot, probe, by_pattern, by_sign
 
 
@@ -818,7 +831,7 @@ Architecture: 2x2 patches -> {cfg.embed_dim}-dim embeddings
 
 The patterns:""")
     show(clean_images, PATTERNS)
-    print("\nTraining images. Above are the signs of their patches, ?? is hidden:")
+    print("\nTraining images, under the signs of their patches. ?? is a hidden patch:")
     examples = []
     titles = []
     for image, image_signs in zip(images[:4], signs):
@@ -860,9 +873,9 @@ Embeddings for different patterns:""")
         print(line)
 
     print("""
-Hidden patches, and the clean patches whose embeddings are nearest to the prediction.
-The sign cannot be predicted: the patch and its negative should be 1st and 2nd.""")
-    clean = [patches[3] for patches in cut_images(clean_images, cfg)]
+Hidden patches, and the clean patches whose embeddings are nearest to the prediction. As
+the sign cannot be predicted, a patch and its negative should be 1st and 2nd.""")
+    clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
     candidates = clean + scale(-1.0, clean)
     for *visible, hidden in cut_images(test_images[:3], cfg):
         avg_context = average([context_encode(patch, model) for patch in visible])
@@ -871,108 +884,110 @@ The sign cannot be predicted: the patch and its negative should be 1st and 2nd."
         pictures = [[p[:2], p[2:]] for p in [hidden, *candidates[:3]]]
         show(pictures, ("hidden", "1st", "2nd", "3rd"))
 
-    # The row to look at is "no prediction". It has everything that the JEPA has, but for the
-    # prediction error. So the difference is what prediction teaches: on one seed, in a toy.
     print("""
                accuracy on new images   patch variance explained by
                 1-shot   linear probe         pattern    sign""")
 
-    def print_row(name, image_rows, patch_rows):
+    def table_row(name, image_vectors, patch_vectors):
         """Print a row of the table. Return the accuracy of the linear probe."""
-        figures = evaluate(image_rows, patch_rows, test_signs, test_labels, seed)
+        figures = evaluate(image_vectors, patch_vectors, test_signs, test_labels, seed)
         one_shot, probe, pattern, sign = figures
         print(f"{name:14}{one_shot:8.1%}{probe:15.1%}{pattern:16.1%}{sign:8.1%}")
         return 100 * probe
 
-    patches_of_images = cut_images(test_images, cfg)  # [N][4][4]
+    patches_of_images = cut_images(test_images, cfg)  # [N][K][P]
     patch_pixels = [patch for patches in patches_of_images for patch in patches]
     image_pixels = [[v for row in image for v in row] for image in test_images]
-    print_row("pixels", image_pixels, patch_pixels)
+    table_row("pixels", image_pixels, patch_pixels)
+    # With the same seed, all three models start from the same weights.
     untrained = init_model(cfg, random.Random(seed))
     baseline, _ = train(images, replace(cfg, pred_weight=0.0), random.Random(seed))
     models = {"untrained": untrained, "no prediction": baseline, "JEPA": model}
     probes = {}
-    for name, trained in models.items():
-        patch_rows = embed_patches(test_images, trained, cfg)
-        probes[name] = print_row(name, embed(test_images, trained, cfg), patch_rows)
-    print(f"""'no prediction' was trained in the same way, but on Var and Cov alone.
-
-Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! \
-(untrained encoder: {probes['untrained']:.4g}%)""")
+    for name, net in models.items():
+        patch_vectors = embed_patches(test_images, net, cfg)
+        probes[name] = table_row(name, embed(test_images, net, cfg), patch_vectors)
+    print("'no prediction' was trained in the same way, but on Var and Cov alone.")
+    print(
+        f"\nLinear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification!"
+        f" (untrained encoder: {probes['untrained']:.4g}%)"
+    )
 
 
 # ---- 10. Ablation: which part prevents collapse? -------------------------------------
 
+ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}  # targets are trained, too
 ABLATION = {
     "everything": {},
     "no prediction": {"pred_weight": 0.0},
-    "no stop-gradient": {"stop_gradient": False},
-    "no EMA": {"ema_momentum": 0.0},
+    "no stop-gradient": ONE_ENCODER,
+    "no EMA": {
+        "ema_momentum": 0.0
+    },  # the target encoder is a copy of the context encoder
     "no Var": {"var_weight": 0.0},
     "no Cov": {"cov_weight": 0.0},
     "no Var, no Cov": {"var_weight": 0.0, "cov_weight": 0.0},
-    "prediction alone": {"stop_gradient": False, "var_weight": 0.0, "cov_weight": 0.0},
-    # As in VICReg: a strong variance loss takes the place of the stop-gradient.
-    "strong Var instead": {
-        "stop_gradient": False,
-        "var_weight": 40.0,
-        "gamma": 0.4,
-        "lr": 0.012,
-    },
+    "prediction alone": {**ONE_ENCODER, "var_weight": 0.0, "cov_weight": 0.0},
+    # As in VICReg: no stop-gradient, but a strong variance loss. The embeddings spread
+    # more widely, so the steps have to be smaller.
+    "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
 
 def collapse(cfg, seed):
-    """Train with parts left out, and print what remains of the embeddings."""
+    """Train with parts left out, and print how far the embeddings have collapsed."""
     rng = random.Random(seed)
     images, _, _ = draw_dataset(50, rng)
     test_images, test_signs, test_labels = draw_dataset(100, rng)
     untrained = init_model(cfg, random.Random(seed))
     untrained_std = embedding_std(embed_patches(test_images, untrained, cfg))
 
-    def print_row(name, pred_loss, model):
+    def ablation_row(name, pred_loss, model):
         """Print a row of the table."""
-        patch_rows = embed_patches(test_images, model, cfg)
+        patch_vectors = embed_patches(test_images, model, cfg)
         r2 = r_squared(pred_loss, images, model, cfg)
-        std = embedding_std(patch_rows) / untrained_std
-        dimensions = participation_ratio(patch_rows)
-        image_rows = embed(test_images, model, cfg)
-        figures = evaluate(image_rows, patch_rows, test_signs, test_labels, seed)
+        std = embedding_std(patch_vectors) / untrained_std
+        dimensions = participation_ratio(patch_vectors)
+        image_vectors = embed(test_images, model, cfg)
+        figures = evaluate(image_vectors, patch_vectors, test_signs, test_labels, seed)
         one_shot, _, _, sign = figures
         verdict = ""
         if std < 0.1:
             verdict = "all in one point"
         elif dimensions < 1.5:
             verdict = "on a line"
-        line = f"{name:18}{pred_loss:9.5f}{r2:7.2f}{std:7.2f}{dimensions:12.1f}"
+        line = f"{name:17}{pred_loss:9.5f}{r2:7.2f}{std:7.2f}{dimensions:12.1f}"
         line += f"{sign:8.1%}{one_shot:8.1%}  {verdict}"
         print(line.replace("nan", "  -").rstrip(), flush=True)
 
     print(f"""Ablation: which part prevents collapse?
 ============================================================
-Each row trains for {cfg.epochs} epochs. std is that of the embeddings, where the untrained
-encoder has 1. dimensions is how many of {cfg.embed_dim} they use. sign is the share of the
-variance of the patches that it explains. Without stop-gradient there is one encoder, no EMA.
+Pred        prediction error, after {cfg.epochs} epochs
+R2          share of the variance of the targets that the predictor explains
+std         standard deviation of the embeddings; the untrained encoder has 1
+dimensions  how many of the {cfg.embed_dim} dimensions the embeddings use
+sign        share of the variance of patch embeddings that the sign explains
+1-shot      accuracy with one label per class
 
-                       Pred     R2    std  dimensions    sign  1-shot""")
-    print_row("untrained", math.nan, untrained)
+                      Pred     R2    std  dimensions    sign  1-shot""")
+    ablation_row("untrained", math.nan, untrained)
     for name, changes in ABLATION.items():
         try:
             model, history = train(images, replace(cfg, **changes), random.Random(seed))
-            print_row(name, history[-1]["pred"], model)
+            ablation_row(name, history[-1]["pred"], model)
         except FloatingPointError:
-            print(f"{name:18} diverged", flush=True)
+            print(f"{name:17} diverged", flush=True)
     print("""
-Without the stop-gradient the embeddings use fewer dimensions or end in one point, unless
-a strong variance loss takes its place. A low Pred proves nothing by itself.""")
+'no stop-gradient', 'prediction alone' and 'strong Var' have one encoder and no EMA. Compare
+each row with 'everything': a low Pred alone proves nothing.""")
 
 
 def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Train a micro JEPA on 4x4 images.")
-    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
+    parser.add_argument("--seed", type=int, default=0, help="for all random numbers")
     parser.add_argument("--epochs", type=int, default=50, help="passes over the images")
-    parser.add_argument("--collapse", action="store_true", help="the ablation")
+    parser.add_argument("--collapse", action="store_true", help="run the ablation")
     options = parser.parse_args()
     if options.seed < 0 or options.epochs < 1:
         parser.error("--seed must be 0 or more, and --epochs 1 or more")
@@ -989,5 +1004,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the program that read our output, like `head`, has ended
-        sys.stdout = None
+        sys.stdout = None  # or Python would write to it again at the end
         sys.exit(1)
