@@ -5,11 +5,7 @@ python3 tests/studies/exercises.py                 each exercise, seeds 0 to 3
 python3 tests/studies/exercises.py --seeds 1 --epochs 10
 """
 
-import argparse
-import multiprocessing
-import os
-import random
-import types
+import argparse, multiprocessing, os, random, types
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 EXERCISES = {  # name: (text in jepa.py, text in its place)
@@ -18,20 +14,12 @@ EXERCISES = {  # name: (text in jepa.py, text in its place)
     "8 hidden units": ("encoder_hidden: int = 32", "encoder_hidden: int = 8"),
     "3 dimensions": ("embed_dim: int = 6", "embed_dim: int = 3"),
     "a rate of 0.1": ("lr: float = 0.02", "lr: float = 0.1"),
-    "a fifth pattern": (
-        '    "uniform": lambda',
-        '    "diagonal": lambda row, column: (row + column) / 3.0 - 1.0,\n    "uniform": lambda',
-    ),
-    "pixels as targets": (
-        "    means = matmul(averaging",
-        "    target_embs = [[*patch, 0.0, 0.0] for patch in target_patches]\n    means = matmul(averaging",
-    ),
-    "the other school": (
-        "show_results(Config(epochs=options.epochs)",
-        "show_results(Config(epochs=options.epochs, **ABLATION['strong Var'])",
-    ),
+    "a fifth pattern": ('    "uniform": lambda', '    "diagonal": lambda row, column: (row + column) / 3.0'
+                        ' - 1.0,\n    "uniform": lambda'),
+    "pixels as targets": ("    means = matmul(averaging", "    target_embs = [[*patch, 0.0, 0.0] for patch in"
+                          " target_patches]\n    means = matmul(averaging"),
+    "the other school": ("(Config(epochs=options.epochs)", "(Config(epochs=options.epochs, **ABLATION['strong Var'])"),
 }
-
 
 def changed(name):
     """Return jepa.py as a module with the change of one exercise."""
@@ -43,7 +31,6 @@ def changed(name):
     module = types.ModuleType("exercise")
     exec(compile(source.replace(before, after) if before else source, "jepa.py", "exec"), vars(module))
     return module
-
 
 def see(task):
     """Return a line of what the demo's table and the ablation show of one exercise."""
@@ -60,9 +47,9 @@ def see(task):
     rows = jepa.embed_patches(test_images, model, cfg)
     figures = jepa.evaluate(jepa.embed(test_images, model, cfg), rows, signs, labels, seed)
     line = "".join(f"{100 * figure:9.1f}" for figure in figures)
-    r2 = jepa.r_squared(history[-1]["pred"], images, model, cfg)
-    return f"{name:20}{seed:5}{line}{jepa.participation_ratio(rows):8.1f}{history[-1]['pred']:9.4f}{r2:7.2f}"
-
+    pred = history[-1]["pred"]
+    line += f"{jepa.participation_ratio(rows):8.1f}{pred:9.4f}{jepa.r_squared(pred, images, model, cfg):7.2f}"
+    return f"{name:20}{seed:5}{line}"
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -74,7 +61,6 @@ def main():
     with multiprocessing.Pool() as pool:
         for line in pool.imap(see, tasks):
             print(line, flush=True)
-
 
 if __name__ == "__main__":
     main()
