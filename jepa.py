@@ -450,8 +450,6 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
 
 
 # ---- 6. The heart: a batch, forward and backward -------------------------------------
-
-
 # This is the computation of jepa_forward again, for a batch of images, with all three losses
 # and their gradients. Training uses only this.
 
@@ -483,9 +481,9 @@ def loss_and_gradients(batch, model, cfg):
     # the same image, and 0 at all others. So averaging @ context_embs gives, for each
     # target patch, the mean that goes into the predictor.
     averaging = []  # [m][n]
-    for image in image_of_target:
-        share = 1.0 / image_of_context.count(image)
-        averaging.append([share if i == image else 0.0 for i in image_of_context])
+    for index in image_of_target:
+        share = 1.0 / image_of_context.count(index)
+        averaging.append([share if i == index else 0.0 for i in image_of_context])
 
     # Forward
     encoder = model["context_encoder"]
@@ -996,13 +994,16 @@ def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Train a micro JEPA on 4x4 images.")
     parser.add_argument("--seed", type=int, default=0, help="for all random numbers")
-    parser.add_argument("--epochs", type=int, default=50, help="passes over the images")
+    parser.add_argument("--epochs", type=int, help="passes over the training images")
     parser.add_argument("--collapse", action="store_true", help="run the ablation")
     options = parser.parse_args()
-    if options.seed < 0 or options.epochs < 1:
+    epochs = 40 if options.collapse else 50
+    if options.epochs is not None:
+        epochs = options.epochs
+    if options.seed < 0 or epochs < 1:
         parser.error("--seed must be 0 or more, and --epochs 1 or more")
     show_results = collapse if options.collapse else demo
-    show_results(Config(epochs=options.epochs), options.seed)
+    show_results(Config(epochs=epochs), options.seed)
 
 
 if __name__ == "__main__":

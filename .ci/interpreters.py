@@ -1,6 +1,6 @@
 """Find the supported Python interpreters of this machine: CPython 3.8 and newer, PyPy 3.9 and newer.
 
-    python3 tests/interpreters.py    lists them, a path a line
+    python3 .ci/interpreters.py    lists them, a path a line
 """
 import glob
 import os

@@ -1,10 +1,6 @@
 """Wrong and unusual input: each call gives the right number, or says in one line what is wrong."""
 
-import array
-import copy
-import math
-import random
-import unittest
+import array, copy, math, random, unittest
 
 import jepa
 from tests.support import flat
@@ -30,49 +26,28 @@ WHOLE = [[200, 3], [16, 250], [90, 90], [0, 255], [130, 129], [255, 1]]
 PIXELS = [[(37 * row + 91 * column) % 256 for column in range(4)] for row in range(4)]
 MODEL = jepa.init_model(CFG, random.Random(2))
 
-
 class Picture:
     """An image of another library: neither a list nor an array."""
 
-
-class Tensor:
-    """Like a tensor: numbers and labels come out of it by tolist, its items are objects."""
-
-    def __init__(self, values):
-        self.values = values
-
-    def __iter__(self):
-        return (Tensor(value) if isinstance(value, list) else object() for value in self.values)
-
-    def __len__(self):
-        return len(self.values)
-
-    def tolist(self):
-        return self.values
-
+class Tensor(list):
+    """Numbers and labels come out of it by tolist, while its items are objects that hash by identity."""
+    __iter__ = lambda self: (Tensor(v) if isinstance(v, list) else object() for v in list.__iter__(self))
+    tolist = lambda self: list(list.__iter__(self))
 
 class Frame(Tensor):
     """Like a data frame: iteration gives the names of columns, which are numbers."""
-
-    def __iter__(self):
-        return iter("0123456789"[: len(self.values[0])])
-
-    def to_numpy(self):
-        return Tensor(self.values)
-
+    __iter__ = lambda self: iter("0123456789"[: len(list.__getitem__(self, 0))])
+    to_numpy = lambda self: Tensor(list.__iter__(self))
 
 def rng():
     return random.Random(1)
-
 
 def first(train_x, train_labels, x):
     """A classifier that forgets all rows but one."""
     return train_labels[:1]
 
-
 def evaluate(expression, **names):
     return eval(expression, {**vars(jepa), **globals(), **names})
-
 
 REFUSED = """  # a call | words that its one line has, in this order
 extract_patches([]) | image; extract_patches([[]]) | image; extract_patches(IMAGE, -2) | -2
@@ -82,7 +57,7 @@ extract_patches([0.1] * 16) | height x width, grey, about -1 to 1; train([], ONE
 extract_patches([[[0.1, 0.2, 0.3]] * 4] * 4) | height x width, grey; train(IMAGE, ONE, rng()) | height
 train([IMAGE, EIGHT], ONE, rng()) | 4 | 16; train([Picture()] * 3, ONE, rng()) | height x width, grey
 train([IMAGE, [[NAN] * 4] * 4], ONE, rng()) | finite; train([[0.1] * 16] * 3, ONE, rng()) | height
-train([IMAGE], ONE, 42) | random.Random; train([IMAGE], ONE, random) | random.Random
+train([IMAGE], ONE, 42) | random.Random; train([IMAGE], ONE, random) | random.Random; train([IMAGE], ONE, Picture()) | random.Random | Picture
 train([IMAGE], ONE, rng(), {}) | context_encoder; train([IMAGE] * 2, ONE, rng(), "model") |
 train([IMAGE], Config(embed_dim=5), rng(), {**MODEL, "predictor": init_mlp(9, 3, 5, rng())}) | 9 | 10
 train([IMAGE], ONE, rng(), masks=lambda K, rng: ([0, 1], [1])) | [0, 1] | [1]
@@ -117,7 +92,6 @@ few_shot_accuracy(linear_probe, table(WHOLE * 9), names([0, 0, 0, 1, 1, 1] * 9),
 jepa_forward(table(PIXELS), [0, 1, 2], [3]); embed([table(PIXELS)], MODEL, CFG)
 train([table(IMAGE) for _ in "abc"], ONE, rng())""".replace("\n", "; ").split("; ")
 
-
 class Refusals(unittest.TestCase):
     def test_what_would_silently_mislead_is_refused_in_one_line_that_says_what_was_expected(self):
         rows = REFUSED.split("\n", 1)[1].replace("\n", "; ").split("; ")
@@ -135,18 +109,6 @@ class Refusals(unittest.TestCase):
                     position = message.find(word, position)
                     self.assertNotEqual(position, -1, f"{word!r} is not in {message!r}")
             self.assertEqual(MODEL, before)
-
-    def test_a_divergence_is_told_with_the_advice_in_one_line(self):
-        images = [[[0, 9, 255, 3]] * 4] * 10
-        with self.assertRaisesRegex(FloatingPointError, r"\A.*epoch.*lr.*0\.02.*-1 to 1.*\Z"):
-            jepa.train(images, jepa.Config(epochs=30), rng())
-
-    @unittest.skipUnless(numpy, "NumPy is not installed")
-    def test_a_generator_of_numpy_is_refused(self):
-        for call in ("train([IMAGE], ONE, g)", "few_shot_accuracy(nearest_centroid, X, LABELS, 1, g)"):
-            with self.assertRaisesRegex(ValueError, "random.Random"):
-                evaluate(call, g=numpy.random.default_rng(0))
-
 
 class Conversions(unittest.TestCase):
     def assertAlike(self, table, names=list):
@@ -183,7 +145,6 @@ class Conversions(unittest.TestCase):
             expected = jepa.few_shot_accuracy(jepa.nearest_centroid, X * 9, LABELS * 9, 1, rng())
             self.assertEqual(accuracy, expected)
 
-
 class Rounding(unittest.TestCase):
     def test_equal_rows_use_no_dimension_and_explain_nothing_whatever_their_size(self):
         for size in (1.0, 1e6, 1e-6):
@@ -204,7 +165,3 @@ class Rounding(unittest.TestCase):
             other = [[size * v + shift for v in row] for row in rows]
             self.assertEqual(jepa.linear_probe(other, labels, other), expected)
         self.assertEqual(jepa.linear_probe([[0.7]] * 5, list("aaabb"), [[0.7], [5.0]]), ["a", "a"])
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -1,84 +1,214 @@
-"""The program and its pages: what the demo prints, the command line, sessions, README, RESULTS."""
+"""The program and its pages: the demo, the command line, sessions, README, RESULTS, scripts."""
 
-import ast
-import contextlib
-import io
-import os
-import random
-import re
-import signal
-import subprocess
-import sys
-import tempfile
-import unittest
-import xml.etree.ElementTree
+import ast, builtins, contextlib, io, json, os, re, signal, subprocess, sys, tempfile, threading, time, unittest, xml.etree.ElementTree
 from unittest import mock
 
 import jepa
 from tests.support import PROGRAM, ROOT, demo_output, printed, read, run, start_demo
 
-PATTERNS = list(jepa.PATTERNS)
-
+PATTERNS, STUDIES = list(jepa.PATTERNS), os.path.join("tests", "studies")
 
 def setUpModule():
     start_demo()
 
+def blocks(kind):
+    """Return the fenced blocks of a kind in the README."""
+    return re.findall(rf"^```{kind}\n(.*?)^```$", read("README.md"), re.MULTILINE | re.DOTALL)
 
-def blocks(kind, page="README.md"):
-    """Return the fenced blocks of a kind in a page."""
-    return re.findall(rf"^```{kind}\n(.*?)^```$", read(page), re.MULTILINE | re.DOTALL)
-
+def recorded(name, row):
+    """Return {figure: (mean, worst, best)} of a row of a recorded study, and its first line."""
+    block = re.search(rf"^{re.escape(row)}: .*\n((?:    .*\n)+)", read(STUDIES, "recorded", name), re.M)
+    found = re.findall(r"^    (\S.*?)\s+(-?[\d.]+)  worst\s*(-?[\d.]+)  best\s*(-?[\d.]+)", block.group(1), re.M)
+    return {figure: tuple(map(float, values)) for figure, *values in found}, block.group(0)
 
 class Demo(unittest.TestCase):
     def test_the_lines_of_the_seed_stand_in_its_order_and_format(self):
-        number, epochs = r"-?\d+\.\d{3}", jepa.Config().epochs
-        lines = [
-            "VibeML Micro JEPA - Learning Representations via Prediction", "={60}",
-            r"Generated 200 training images \(4x4\)", "Architecture: 2x2 patches -> 6-dim embeddings",
-            rf"Training for {epochs} epochs\.\.\.", r"Learning rate: 0.02, EMA momentum: 0\.\d+", "-{60}",
-            r"Epoch    1 \| Loss: \d\.\d{4} \| Pred: \d\.\d{4} \| Var: \d\.\d{4} \| .*R2: -?\d\.\d\d",
-            rf"Epoch {epochs:4} \| Loss: .*", "Representation Quality Test", "={60}",
-            "Embeddings for different patterns:",
-            *[rf"{name:12}: \[ *{number}(, *{number}){{5}}\]" for name in PATTERNS],
-            "Cosine similarities between patterns:", " {12}" + "  ".join(f"{n:>10}" for n in PATTERNS),
-            *[rf"{name:10}( *{number}){{4}}" for name in PATTERNS],
-            r"Linear Probe Test: \d+(\.\d+)?% accuracy on downstream classification!.*",
-        ]
-        position = 0
-        for line in lines:
+        number, epochs, position = r"-?\d+\.\d{3}", jepa.Config().epochs, 0
+        for line in ("VibeML Micro JEPA - Learning Representations via Prediction", "={60}",
+                     r"Generated 200 training images \(4x4\)", "Architecture: 2x2 patches -> 6-dim embeddings",
+                     rf"Training for {epochs} epochs\.\.\.", r"Learning rate: 0.02, EMA momentum: 0\.\d+", "-{60}",
+                     r"Epoch    1 \| Loss: \d\.\d{4} \| Pred: \d\.\d{4} \| Var: \d\.\d{4} \| .*R2: -?\d\.\d\d",
+                     rf"Epoch {epochs:4} \| Loss: .*", "Representation Quality Test", "={60}",
+                     "Embeddings for different patterns:",
+                     *[rf"{name:12}: \[ *{number}(, *{number}){{5}}\]" for name in PATTERNS],
+                     "Cosine similarities between patterns:", " {12}" + "  ".join(f"{n:>10}" for n in PATTERNS),
+                     *[rf"{name:10}( *{number}){{4}}" for name in PATTERNS],
+                     r"Linear Probe Test: \d+(\.\d+)?% accuracy on downstream classification! \(.*\)"):
             found = re.compile(f"^{line}$", re.MULTILINE).search(demo_output(), position)
             self.assertIsNotNone(found, line)
             position = found.end()
 
-    def test_it_is_the_recorded_output_on_every_interpreter(self):
-        self.assertEqual(demo_output(), read("tests", "studies", "recorded", "demo.txt"))
+    def test_it_is_the_recorded_output_on_every_interpreter_and_fits_70_lines_of_ascii(self):
+        self.assertEqual(demo_output(), read(STUDIES, "recorded", "demo.txt"))
         self.assertLessEqual(len(demo_output().splitlines()), 70)
         self.assertTrue(demo_output().isascii())
 
     def test_the_loss_falls_R2_rises_and_the_terms_add_up(self):
-        rows = [[float(v) for v in re.findall(r"-?\d+(?:\.\d+)?(?=[ \n])", line + "\n")]
-                for line in re.findall("^Epoch.*", demo_output(), re.MULTILINE)]
+        lines, cfg = re.findall("^Epoch.*", demo_output(), re.MULTILINE), jepa.Config()
+        rows = [[float(v) for v in re.findall(r"(?<!R)-?\d+(?:\.\d+)?(?![\w:])", line)] for line in lines]
         self.assertEqual([row[0] for row in rows[:5]], [1, 2, 5, 10, 20])
-        cfg = jepa.Config()
         for _, loss, pred, var, cov, _ in rows:
             total = cfg.pred_weight * pred + cfg.var_weight * var + cfg.cov_weight * cov
             self.assertAlmostEqual(loss, total, delta=0.01)
-        self.assertLess(rows[-1][1], 0.5 * rows[0][1])
-        self.assertGreater(rows[-1][-1], rows[0][-1] + 0.5)
+        self.assertTrue(rows[-1][1] < 0.5 * rows[0][1] and rows[-1][-1] > rows[0][-1] + 0.5)
 
     def test_the_row_of_jepa_beats_pixels_the_untrained_encoder_and_the_baseline(self):
-        rows = {name: [float(v) for v in re.findall(r"([\d.]+)%", cells)] for name, cells in
-                re.findall(r"^(pixels|untrained|no prediction|JEPA) +(.*%)$", demo_output(), re.MULTILINE)}
+        rows = {name: [float(v) for v in re.findall(r"([\d.]+)%", cells)] for name, cells in re.findall(
+            r"^(pixels|untrained|no prediction|JEPA) +(.*%)$", demo_output(), re.MULTILINE)}
         best = rows.pop("JEPA")
-        self.assertEqual(len(rows), 3)
-        for name, row in rows.items():
-            self.assertGreater(best[0], row[0] + 10, name)
-            self.assertTrue(best[1] >= row[1] and best[2] > row[2] and best[3] < row[3], name)
-        probe = re.search(r"Linear Probe Test: ([\d.]+)%", demo_output()).group(1)
-        self.assertAlmostEqual(float(probe), best[1], delta=0.051)
+        for row in (rows["pixels"], rows["untrained"], rows["no prediction"]):
+            self.assertTrue(best[0] > row[0] + 10 and best[1] >= row[1] and best[2] > row[2] and best[3] < row[3])
+        probes = re.search(r"Linear Probe Test: ([\d.]+)%.*: ([\d.]+)%", demo_output()).groups()
+        for probe, row in zip(probes, (best, rows["untrained"])):
+            self.assertAlmostEqual(float(probe), row[1], delta=0.051)
 
-    def test_a_fifth_pattern_is_shown_and_measured(self):
-        five = dict(jepa.PATTERNS, dots=lambda row, column: 2.0 * (row % 2 * (column % 2)) - 1.0)
-        with mock.patch.object(jepa, "PATTERNS", five):
-            text = printed(jepa.demo, jepa.Config(epochs=1), 0)
-        self.assertEqual(len(re.findall("^dots ", text, re.MULTILINE)), 2)
+    def test_the_ablation_has_words_for_a_point_a_line_and_a_divergence_and_no_others(self):
+        rows = {"fine": {}, "no stop-gradient": jepa.ABLATION["no stop-gradient"], "gone": {"lr": 1e9},
+                "point": {**jepa.ABLATION["prediction alone"], "epochs": 5}}
+        with mock.patch.object(jepa, "ABLATION", rows), mock.patch.object(jepa, "few_shot_accuracy", lambda *_: 0.5):
+            line = [[float(i), 2.0 * i] for i in range(1600)]
+            text = printed(jepa.collapse, jepa.Config(epochs=1), 0)
+            with mock.patch.object(jepa, "embed_patches", lambda images, *_: line[: 4 * len(images)]):
+                on_a_line = printed(jepa.collapse, jepa.Config(epochs=1), 0)
+        self.assertRegex(text, r"(?m)^untrained +- +- +1\.00 .*\d%$")
+        self.assertRegex(text, r"(?m)^fine .*\d%$")
+        self.assertRegex(text, r"(?m)^gone +diverged$")
+        self.assertRegex(text, r"(?m)^point .*  all in one point$")
+        self.assertRegex(on_a_line, r"(?m)^fine .*  on a line$")
+
+class Sessions(unittest.TestCase):
+    def test_wrong_options_are_refused_and_a_seed_changes_the_output(self):
+        for arguments in (("--seed", "-1"), ("--epochs", "0"), ("--seed", "x")):
+            result = run(*arguments)
+            self.assertEqual((result.returncode, result.stdout), (2, ""))
+            self.assertIn(arguments[0], result.stderr.splitlines()[-1])
+        texts = []
+        for seed in ("0", "1"):
+            options = ["jepa.py", "--epochs", "1", "--seed", seed, "--collapse"]
+            with mock.patch.object(sys, "argv", options), mock.patch.object(jepa, "ABLATION", {"everything": {}}):
+                texts.append(printed(jepa.main))
+        self.assertNotEqual(*texts)
+
+    def test_main_leaves_signals_alone_and_runs_in_a_thread(self):
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGPIPE") if hasattr(signal, name)]
+        before, done = [signal.getsignal(number) for number in numbers], []
+        with mock.patch.object(sys, "argv", ["jepa.py"]), mock.patch.object(jepa, "demo", lambda *a: done.append(a)):
+            thread = threading.Thread(target=jepa.main)
+            thread.start()
+            thread.join()
+        self.assertEqual((len(done), [signal.getsignal(number) for number in numbers]), (1, before))
+
+    @unittest.skipIf(os.name == "nt", "signals and pipes of POSIX")
+    def test_an_interrupt_and_a_closed_pipe_end_it_quietly(self):
+        process = subprocess.Popen([sys.executable, PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        self.assertEqual((process.communicate(timeout=60)[1], process.returncode), (b"", 130))
+        command = f'"{sys.executable}" "{PROGRAM}" | head -1; exit ${{PIPESTATUS[0]}}'
+        piped = run(command=("bash", "-c", command))
+        self.assertEqual(piped.stderr, "")
+        self.assertNotEqual(piped.returncode, 0)
+
+    def test_a_divergence_ends_the_program_in_one_line(self):
+        source = read("jepa.py").replace("lr: float = 0.02", "lr: float = 1e6")
+        result = run(command=(sys.executable, "-c", source))
+        self.assertEqual((len(result.stderr.splitlines()), result.returncode), (1, 1))
+        self.assertIn("diverged", result.stderr)
+
+    def test_every_function_uses_only_what_is_above_it(self):
+        defined = set(dir(builtins)) | {"__name__"}
+        for node in ast.parse(read("jepa.py")).body:
+            inner, local = list(ast.walk(node)), set()
+            for n in inner:
+                local |= {n.id} if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) else set()
+                local |= {n.arg} if isinstance(n, ast.arg) else set()
+                local |= {n.name} if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler)) else set()
+                local |= {n.name} if isinstance(n, ast.alias) else set()
+            for name in {n.id for n in inner if isinstance(n, ast.Name)} - local:
+                self.assertIn(name, defined, getattr(node, "name", ""))
+            defined |= {node.name} if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else local
+
+class Pages(unittest.TestCase):
+    def assertTable(self, rows, figures):
+        """Assert that each row of a README table has the figures of a recorded study."""
+        for label, (name, row) in rows.items():
+            cells = re.search(rf"^\| {re.escape(label)} \|(.*)\|$", read("README.md"), re.MULTILINE).group(1).split("|")
+            values, _ = recorded(name, row)
+            for cell, (figure, factor, digits) in zip(cells, figures):
+                mean, worst, _ = (factor * v for v in values[figure])
+                self.assertEqual(cell.strip(), f"{mean:.{digits}f} ({worst:.{digits}f})", f"{label}: {figure}")
+
+    def test_the_tables_of_the_readme_have_the_recorded_figures(self):
+        study, percent = "study.txt", [("1-shot", 100, 1), ("linear probe", 100, 1)]
+        self.assertTable({"pixels": (study, "all 16 pixels"), "untrained encoder": (study, "untrained"),
+                          "no prediction": ("baseline_1000.txt", "no prediction"),
+                          "**JEPA**": ("jepa_1000.txt", "JEPA")}, percent)
+        self.assertTable({name: (study, "JEPA" if name == "everything" else name) for name in jepa.ABLATION},
+                         [("Pred", 1, 4), ("R2", 1, 2), ("std", 1, 2), ("dimensions", 1, 1), ("sign", 100, 1),
+                          ("1-shot", 100, 1)])
+        for line in read(STUDIES, "recorded", "digits.txt").splitlines()[1:]:
+            name, cells = line[:24].strip(), re.findall(r"[\d.]+ \([\d.]+\)", line)
+            if name in ("pixels", "untrained", "no prediction", "JEPA", "products of the pixels"):
+                label = "**JEPA**" if name == "JEPA" else name
+                self.assertRegex(read("README.md"), re.escape(f"| {label} | " + " | ".join(cells)))
+
+    def test_the_numbers_in_the_text_are_the_recorded_ones(self):
+        text, results = read("README.md"), read(STUDIES, "RESULTS.md")
+        JEPA, base = recorded("jepa_1000.txt", "JEPA"), recorded("baseline_1000.txt", "no prediction")
+        study = {row: recorded("study.txt", row)[0] for row in ("JEPA", "untrained", "no Cov", "strong Var")}
+        gap = f"{100 * (JEPA[0]['1-shot'][0] - base[0]['1-shot'][0]):.0f} points"
+        for number in (gap, *[f"{100 * values[figure][0]:.0f} %" for values in (JEPA[0], base[0], study["untrained"])
+                              for figure in ("sign", "pattern")],
+                       f"{100 * JEPA[0]['R2'][0]:.0f} %", f"{100 * JEPA[0]['retrieved'][0]:.0f} %",
+                       f"{100 * study['strong Var']['sign'][0]:.1f} %", f"{100 * study['JEPA']['sign'][0]:.0f} %"):
+            self.assertIn(number, text)
+        for part in (JEPA[1].splitlines()[0].split(": ")[1], gap):
+            self.assertIn(part, results)
+        for name in os.listdir(os.path.join(ROOT, STUDIES, "recorded")):
+            self.assertIn(f"recorded/{name}", results)
+
+    def test_commands_links_pictures_and_excerpts_are_real(self):
+        for page, folder in (("README.md", ""), (os.path.join(STUDIES, "RESULTS.md"), STUDIES)):
+            for target in re.findall(r"\]\(([^)#]+)\)", read(page)):
+                self.assertTrue(target.startswith("http") or os.path.exists(os.path.join(ROOT, folder, target)), target)
+            for command in set(re.findall(r"python3 ([\w/]+\.py)((?: --[a-z]+)?)", read(page))):
+                self.assertIn(command[1].strip() or "help", run("--help", command=(sys.executable, os.path.join(
+                    ROOT, command[0]))).stdout)
+        for name in ("data", "embeddings", "collapse"):
+            xml.etree.ElementTree.fromstring(read(".github", f"{name}.svg"))
+            self.assertLess(len(read(".github", f"{name}.svg")), 150000)
+        for line in blocks("")[1].splitlines():
+            self.assertIn(line, demo_output().splitlines() + ["..."])
+
+    def test_the_snippets_run_one_after_the_other_in_one_session_and_the_core_is_jepa_forward(self):
+        names, here = {}, os.getcwd()
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            os.chdir(folder)
+            try:
+                for snippet in blocks("python"):
+                    if "jepa_forward" in snippet:
+                        exec("from jepa import *", names)
+                    with contextlib.suppress(ImportError if "matplotlib" in snippet else ()):
+                        exec(snippet, names)
+                self.assertEqual(json.load(open("model.json")), names["model"])
+            finally:
+                os.chdir(here)
+        image = [[0.1 * row - 0.2 * column for column in range(4)] for row in range(4)]
+        for masks in (([0, 1, 2], [3]), ([3, 1], [0, 2])):
+            self.assertAlmostEqual(names["jepa_forward"](image, *masks), jepa.jepa_forward(image, *masks), 14)
+
+    def test_the_scripts_run_and_each_exercise_finds_its_line(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for script, words in (("study.py --seeds 1 --epochs 1 --only JEPA --set gamma=0.2", "gamma=0.2"),
+                                  (f"figure.py --epochs 1 --output {folder}", ""), ("bench.py --rounds 1", "jepa.py")):
+                name, *options = script.split()
+                result = run(*options, command=(sys.executable, os.path.join(ROOT, STUDIES, name)))
+                self.assertEqual(result.returncode, 0, result.stderr)
+                self.assertIn(words, result.stdout)
+            self.assertEqual(len(os.listdir(folder)), 3)
+        sys.path.insert(0, os.path.join(ROOT, STUDIES))
+        import exercises
+        sys.path.pop(0)
+        for name in exercises.EXERCISES:
+            exercises.changed(name)
