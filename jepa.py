@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Micro JEPA: a Joint-Embedding Predictive Architecture to read in one sitting.
 
-This JEPA learns from images, without labels. It cuts an image into patches and hides some
-of them. The hidden patches are the target patches, the visible ones are the context. From
-the context it predicts the target patches: not their pixels, but their embeddings. An
-embedding is a list of numbers that a network, called an encoder, computes from a patch.
-There are two encoders:
+This JEPA learns from images, without labels. It cuts an image into patches and hides
+some of them. The hidden patches are the target patches, the visible ones are the
+context. From the context it predicts the target patches: not their pixels, but their
+embeddings. An embedding is a list of numbers that a network, called an encoder,
+computes from a patch. There are two encoders:
 
     context patches --> context encoder --> mean ---+
                                                     +--> predictor --> prediction --+
@@ -15,29 +15,29 @@ There are two encoders:
     target patch -----> target encoder --------------------------> target ----------+
 
 The predictor is given the mean of the context embeddings, and the position of the patch
-that it has to predict. The target is the embedding of the target patch. The error is the
-mean squared difference between prediction and target.
+that it has to predict. The target is the embedding of the target patch. The error is
+the mean squared difference between prediction and target.
 
 The gradient of the error trains the predictor and the context encoder. It stops at the
 target. The target encoder is not trained. After every step its weights move a little
-towards the weights of the context encoder. So they are an exponential moving average
-(EMA) of these weights.
+towards the weights of the context encoder. So the target weights are an exponential
+moving average (EMA) of the context weights.
 
-What do the encoders learn? They keep what the patches of an image have in common, because
-it helps to predict. They drop what differs from patch to patch at random. The dropping
-happens little by little, in every step:
+What do the encoders learn? They keep what the patches of an image have in common,
+because it helps to predict. They drop what differs from patch to patch at random. The
+dropping happens little by little, in every step:
 
 1. The random part of a visible patch says nothing about the hidden patch. If it changes
    the prediction, it only adds to the error. So the gradient makes the context encoder
    and the predictor respond to it less.
 2. The EMA carries this over to the target encoder.
-3. So less of the target is unpredictable, and the error falls.
+3. So the random part of the target gets smaller, and the error falls.
 
-A low error alone proves nothing. If the encoders gave every patch the same embedding, the
-predictor could always answer with that embedding, and would be right. This is called
-collapse. Two things work against it. First, the gradient stops at the target, so it
-cannot pull the target towards the prediction. Second, section 4 adds two terms to the
-loss.
+A low error alone proves nothing. If the encoders gave every patch the same embedding,
+the predictor could always answer with that embedding, and would be right. This is
+called collapse. Two things work against it. First, the gradient stops at the target, so
+it cannot pull the target towards the prediction. Second, section 4 adds two terms to
+the loss.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
 trains it several times, with different parts left out.
@@ -72,31 +72,31 @@ class Config:
     epochs: int = 50  # passes over the training images
     batch_size: int = 5  # B
     lr: float = 0.02  # learning rate
-    ema_momentum: float = 0.95  # new target weights = 0.95 of the old + 0.05 context
-    pred_weight: float = 75.0  # weight of the prediction error, found by trial
+    ema_momentum: float = 0.95  # target weights = 0.95 target + 0.05 context weights
+    pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss (section 4)
     cov_weight: float = 100.0  # weight of the covariance loss (section 4)
     gamma: float = 0.1  # the standard deviation below which the variance loss acts
     stop_gradient: bool = True  # False only in section 10, where parts are left out
 
     def __post_init__(self):
-        """Raise ValueError for a negative setting, and for a wrong ema_momentum."""
+        """Raise ValueError for a setting that would silently mislead."""
         for name, value in vars(self).items():
             if not value >= 0:  # also if it is nan
                 raise ValueError(f"{name} must be 0 or more, got {value}")
         if self.ema_momentum > 1:
             raise ValueError(f"ema_momentum must be 1 or less, got {self.ema_momentum}")
         if self.ema_momentum > 0 and not self.stop_gradient:
-            # The two encoders must be equal, because their gradients will be added.
+            # Then both encoders must be the same (section 6). Momentum 0 copies them.
             raise ValueError("stop_gradient=False needs ema_momentum=0")
 
 
 # ---- 2. Data -------------------------------------------------------------------------
 # An image shows one of four patterns, but each of its four patches is multiplied by a
-# random sign, 1 or -1. All patches of an image belong to the same pattern, while the sign
-# of one patch says nothing about the other patches. So the encoders should keep the
-# pattern and drop the sign. The contrast is random, too, but all patches share it. Every
-# pixel gets some noise.
+# random sign, 1 or -1. All patches of an image belong to the same pattern, while the
+# sign of one patch says nothing about the other patches. So the encoders should keep
+# the pattern and drop the sign. The contrast is random, too, but all patches share it.
+# Every pixel gets some noise.
 
 PATTERNS = {  # each returns the pixel at a row and a column: -1 is black, 1 is white
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,
@@ -107,7 +107,7 @@ PATTERNS = {  # each returns the pixel at a row and a column: -1 is black, 1 is 
 
 
 def draw_image(pattern, rng):
-    """Draw an image [4][4] of a pattern. Return it with the signs [4] of its patches."""
+    """Draw an image [4][4] of a pattern. Return it and the signs [4] of its patches."""
     contrast = rng.uniform(0.8, 1.0)
     signs = [rng.choice([-1, 1]) for _ in range(4)]
     image = [[], [], [], []]
@@ -116,12 +116,13 @@ def draw_image(pattern, rng):
             index = 2 * (row // 2) + column // 2  # patches 0 and 1 are above 2 and 3
             pixel = signs[index] * contrast * PATTERNS[pattern](row, column)
             noise = rng.gauss(0.0, 0.1)
-            image[row].append(round(pixel + noise, 6))  # as math libraries differ
+            # Platforms differ in the last digits of gauss().
+            image[row].append(round(pixel + noise, 6))
     return image, signs
 
 
 def draw_dataset(per_pattern, rng):
-    """Draw images of all patterns in turn. Return images, their signs and their labels."""
+    """Draw images of all patterns in turn. Return images, signs and labels."""
     labels = list(PATTERNS) * per_pattern
     drawn = [draw_image(label, rng) for label in labels]
     images = [image for image, _ in drawn]
@@ -129,19 +130,19 @@ def draw_dataset(per_pattern, rng):
     return images, signs, labels
 
 
-# Your own data can be lists, iterators, NumPy arrays, PyTorch tensors or pandas frames. The
-# next two functions check such data, and turn it into lists.
+# Your own data can be lists, iterators, NumPy arrays, PyTorch tensors or pandas frames.
+# The next two functions check such data and turn it into lists. Skip them at first.
 
 
 def to_list(values):
-    """Return the items of a list, iterator, array or data frame. Refuse a str or dict."""
+    """Return the items of a list, array or data frame. Refuse a str, dict or set."""
     if isinstance(values, (str, dict, set)):
         raise TypeError(f"expected a list, got a {type(values).__name__}")
     if hasattr(values, "to_numpy"):  # pandas
         values = values.to_numpy()
     if hasattr(values, "tolist"):  # NumPy and PyTorch
         values = values.tolist()
-    # The items of a list can still be arrays.
+    # A list of labels can hold NumPy or PyTorch numbers.
     return [item.tolist() if hasattr(item, "tolist") else item for item in values]
 
 
@@ -188,7 +189,7 @@ def cut_images(images, cfg):
     """
     data = [extract_patches(img, cfg.patch_size) for img in to_list(images)]
     counts = {len(patches) for patches in data}
-    if counts != {cfg.num_patches}:
+    if counts != {cfg.num_patches}:  # also if there are no images
         raise ValueError(f"images need {cfg.num_patches} patches, got {sorted(counts)}")
     return data
 
@@ -231,7 +232,7 @@ def add(x, y, factor=1.0):
 
 
 def init_layer(num_in, num_out, rng):
-    """Return random weights [in+1][out]. The last row holds the biases, which start at 0.
+    """Return random weights [in+1][out]. The last row has the biases, which start at 0.
 
     The limit of the weights is that of Glorot and Bengio (2010, eq. 16).
     """
@@ -250,7 +251,7 @@ def init_mlp(num_in, num_hidden, num_out, rng):
 
 
 def mlp_forward(net, x):
-    """Return the outputs [n][out] for inputs x [n][in], and a cache for mlp_backward."""
+    """Return outputs [n][out] for inputs x [n][in], and a cache for mlp_backward."""
     x = [[*row, 1.0] for row in x]  # [n][in+1]
     if len(x[0]) != len(net["W1"]):
         raise ValueError(f"expected {len(net['W1']) - 1} inputs, got {len(x[0]) - 1}")
@@ -268,9 +269,10 @@ def mlp_backward(net, cache, dy, need_dx=False):
     """
     x, h = cache
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    # dz is dy @ W2.T, but 0 where ReLU gave 0. The rows of W2 are the columns of W2.T. The
-    # appended 1 is a constant, which has no gradient. So we leave out the last number of
-    # each row of h, and the last row of W2.
+    # The appended 1 is a constant, which has no gradient. So we leave out the last
+    # number of each row of h, and the last row of W2.
+    # dz is dy @ W2.T, but 0 where ReLU gave 0. Each number of dy @ W2.T is the dot
+    # product of a row of dy and a row of W2.
     W2 = net["W2"][:-1]  # [hidden][out]
     dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
@@ -282,29 +284,32 @@ def mlp_backward(net, cache, dy, need_dx=False):
 
 
 def init_model(cfg, rng):
-    """Return a new model, a dict of three networks. The two encoders start out equal."""
+    """Return a new model, a dict of three networks. The encoders start out equal."""
     D = cfg.embed_dim
     encoder = init_mlp(cfg.patch_size**2, cfg.encoder_hidden, D, rng)
     # The input of the predictor: D numbers for the mean, K for the position (one-hot).
     predictor = init_mlp(D + cfg.num_patches, cfg.predictor_hidden, D, rng)
-    model = {"context_encoder": encoder, "predictor": predictor}
-    model["target_encoder"] = copy.deepcopy(encoder)
-    return model
+    target_encoder = copy.deepcopy(encoder)
+    return {
+        "context_encoder": encoder,
+        "target_encoder": target_encoder,
+        "predictor": predictor,
+    }
 
 
 # ---- 4. The losses, each with its gradient -------------------------------------------
 # The prediction error can be made small without learning anything: give every patch the
 # same embedding. The encoder has then collapsed to a point. Two loss terms of another
-# method, VICReg (Bardes, Ponce and LeCun 2022), work against this. They are computed from
-# the context embeddings of a batch. The variance loss asks every dimension to vary. But if
-# all dimensions vary together, the embeddings lie on a line. That is a collapse, too. So
-# the covariance loss asks the dimensions to be uncorrelated.
+# method, VICReg (Bardes, Ponce and LeCun 2022), work against this. They are computed
+# from the context embeddings of a batch. The variance loss asks every dimension to
+# vary. But if all dimensions vary together, the embeddings lie on a line. That is a
+# collapse, too. So the covariance loss asks the dimensions to be uncorrelated.
 
 EPS = 1e-4  # added to each variance, as the square root has no derivative at 0
 
 
 def mse_loss(predictions, targets):
-    """Return the mean squared error, and its gradient [n][D] for the predictions."""
+    """Return the mean squared error, and its gradient [n][D] w.r.t. the predictions."""
     errors = add(predictions, targets, -1.0)  # [n][D]
     count = len(errors) * len(errors[0])
     loss = sum(dot(row, row) for row in errors) / count
@@ -314,7 +319,8 @@ def mse_loss(predictions, targets):
 def centered_columns(embeddings):
     """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n].
 
-    A constant column becomes exactly 0, so that collapsed embeddings have the variance 0.
+    A constant column becomes exactly 0, although its mean is rounded. So collapsed
+    embeddings have a variance of exactly 0.
     """
     columns = []
     for column in transpose(embeddings):
@@ -339,8 +345,10 @@ def variance_loss(embeddings, gamma):
         loss += max(0.0, gamma - std) / D
         # d loss / d std = -1 / D, as long as std is below gamma.
         # d std / d column = column / (std * (n - 1)).
-        # Centering subtracts the mean of a column. Backward, it subtracts the mean of this
-        # gradient. That mean is 0 already, because a centered column sums to 0.
+        # This is the gradient for the centered column. A value also changes the mean
+        # that is subtracted from its column. So, to get the gradient for the column
+        # itself, we would subtract the mean of this gradient. But that mean is 0,
+        # because a centered column sums to 0.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
         gradient.append([factor * v for v in column])
     return loss, transpose(gradient)  # [n][D]
@@ -363,18 +371,18 @@ def covariance_loss(embeddings):
     for d in range(D):
         C[d][d] = 0.0  # leave out the variances
     loss = sum(dot(row, row) for row in C) / D
-    # d loss / d C = 2 C / D, for the C without its diagonal.
-    # Column i is a factor in C[i][j] and in C[j][i], which are equal. That gives another 2:
-    # d loss / d columns = 2 (d loss / d C) @ columns / (n - 1).
-    # Again the centering changes nothing: C @ columns adds up centered columns.
+    # d loss / d C[i][j] = 2 C[i][j] / D.
+    # Column i is a factor in C[i][j] and in C[j][i], which are equal. So it counts twice:
+    # d loss / d column i = sum over j of 4 C[i][j] / D * column j / (n - 1).
+    # This is a weighted sum of centered columns. So, again, its mean is 0.
     n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
 
 
 # ---- 5. The forward pass of one image ------------------------------------------------
-# This is a JEPA in its simplest form: one image, and no gradients. Unless they are given a
-# model, the functions use MODEL, whose weights are random.
+# This is a JEPA in its simplest form: one image, and no gradients. Unless they are
+# given a model, the functions use MODEL, whose weights are random.
 
 MODEL = init_model(Config(), random.Random(0))
 
@@ -403,7 +411,7 @@ def one_hot(position, length):
 
 
 def predict(avg_context, pos, model=MODEL, cfg=Config()):
-    """Predict the embedding [D] of patch pos from the mean of the context embeddings [D]."""
+    """Predict the embedding [D] of patch pos from the mean context embedding [D]."""
     if not 0 <= pos < cfg.num_patches:
         raise ValueError(f"pos must be from 0 to {cfg.num_patches - 1}, got {pos}")
     x = [*avg_context, *one_hot(pos, cfg.num_patches)]  # [D+K]
@@ -438,28 +446,28 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
     """Return the prediction error of one image [height][width]."""
     patches = cut_images([img], cfg)[0]
     check_masks(context_mask, target_mask, cfg.num_patches)
-    # Encode the context with the encoder that is trained.
+    # Encode the context with the context encoder, which is trained.
     context_embs = [context_encode(patches[i], model) for i in context_mask]
     avg_context = average(context_embs)
     # Encode the target patches with the target encoder, which has no gradient.
     target_embs = [target_encode(patches[i], model) for i in target_mask]
     # Predict the target embeddings.
     predictions = [predict(avg_context, pos, model, cfg) for pos in target_mask]
-    # The error is measured in embedding space.
+    # Measure the error in embedding space.
     return mse(predictions, target_embs)
 
 
 # ---- 6. The heart: a batch, forward and backward -------------------------------------
-# This is the computation of jepa_forward again, for a batch of images, with all three losses
-# and their gradients. Training uses only this.
+# This is the computation of jepa_forward again, for a batch of images, with all three
+# losses and their gradients. Training uses only this.
 
 
 def loss_and_gradients(batch, model, cfg):
     """Run one batch forward and backward.
 
     batch is a list of B tuples (patches [K][P], context_mask, target_mask). Return two
-    dicts. The first has the weighted loss and its three terms without their weights. The
-    second has the gradients for the context encoder and for the predictor.
+    dicts. The first has the weighted loss and its three terms without their weights.
+    The second has the gradients for the context encoder and for the predictor.
     """
     # Gather the patches of all images: n context patches and m target patches.
     context_patches = []  # [n][P]
@@ -477,13 +485,14 @@ def loss_and_gradients(batch, model, cfg):
             image_of_target.append(index)
             positions.append(one_hot(i, len(patches)))
 
-    # `averaging` has a row for each target patch, with 1 / count at the context patches of
-    # the same image, and 0 at all others. So averaging @ context_embs gives, for each
-    # target patch, the mean that goes into the predictor.
+    # `averaging` has a row for each target patch. If the image of that patch has c
+    # context patches, the row is 1 / c at these, and 0 at those of other images.
+    # So averaging @ context_embs gives the means that go into the predictor.
     averaging = []  # [m][n]
     for index in image_of_target:
         share = 1.0 / image_of_context.count(index)
-        averaging.append([share if i == index else 0.0 for i in image_of_context])
+        row = [share if other == index else 0.0 for other in image_of_context]
+        averaging.append(row)
 
     # Forward
     encoder = model["context_encoder"]
@@ -514,10 +523,11 @@ def loss_and_gradients(batch, model, cfg):
     d_context_embs = add(d_context_embs, cov_gradient, cfg.cov_weight)
     d_encoder, _ = mlp_backward(encoder, context_cache, d_context_embs)
 
-    # One call is missing: the backward pass of the target encoder. Its output is taken as
-    # given, like a label. This is the stop-gradient. Only section 10 leaves it out, to see
-    # what happens. Then the gradient pulls the targets, too, towards the predictions. Both
-    # encoders are equal in that case, so the two gradients are added.
+    # One call is missing: the backward pass of the target encoder. Its output is taken
+    # as given, like a label. This is the stop-gradient.
+    # Section 10 switches the stop-gradient off, to see what happens. Then the targets,
+    # too, are pulled towards the predictions. In that case both encoders are one
+    # network, which is used twice. So its gradient is the sum of both gradients.
     if not cfg.stop_gradient:
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
         d_target, _ = mlp_backward(target_encoder, target_cache, d_target_embs)
@@ -540,7 +550,7 @@ def random_masks(num_patches, rng):
 
 
 def ema_update(momentum=Config.ema_momentum, model=MODEL):
-    """Set target encoder = momentum * target encoder + (1 - momentum) * context encoder."""
+    """Set the target encoder to momentum * target + (1 - momentum) * context encoder."""
     target = model["target_encoder"]
     context = model["context_encoder"]
     for layer in target:
@@ -551,9 +561,8 @@ def ema_update(momentum=Config.ema_momentum, model=MODEL):
 def round_weights(net):
     """Round the weights of a network to six decimals, in place.
 
-    Versions of Python differ in the last bit of a sum, and training amplifies differences.
-    Rounding after each epoch removes almost all of them. So a seed should give the same
-    result on every version.
+    Versions of Python differ in the last bit of a sum, and training amplifies this.
+    After rounding, the weights are the same again, in nearly every case.
     """
     for layer, weights in net.items():
         net[layer] = [[round(weight, 6) for weight in row] for row in weights]
@@ -569,10 +578,10 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
     """Train a model in place, or a new one if none is given.
 
     images    [N][height][width], with pixels of about -1 to 1
-    rng       draws the weights, the order of images and the masks. To continue training,
-              pass it again. A new one with the same seed would repeat the same draws.
-    masks     masks(num_patches, rng) returns a context mask and a target mask.
-    on_epoch  on_epoch(epoch, losses, model) is called after each epoch.
+    rng       draws the weights, the order of images and the masks. To train on, pass
+              it again, with the model. A new one would repeat the same draws.
+    masks     a function of num_patches and rng that returns two masks
+    on_epoch  a function of epoch, losses and model, called after each epoch
 
     Return the model, and a list of the losses of each epoch, averaged over the images.
     Raise FloatingPointError if training diverges, and leave the model as it was.
@@ -615,9 +624,10 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
 
 
 # ---- 8. Evaluation -------------------------------------------------------------------
-# A low prediction error does not show that anything was learned. So we look at embeddings
-# of new images. They come from the target encoder, as in I-JEPA (Assran et al. 2023), the
-# method that this file simplifies. From here on labels are used, but only to measure.
+# A low prediction error does not show that anything was learned. So we look at
+# embeddings of new images. They come from the target encoder, as in I-JEPA (Assran et
+# al. 2023), the method that this file simplifies. From here on labels are used, but
+# only to measure.
 
 
 def embed_patches(images, model, cfg):
@@ -653,11 +663,12 @@ def embedding_std(embeddings):
 
 
 def participation_ratio(embeddings):
-    """Return how many dimensions embeddings [n][D] use: 0 in a point, 1 on a line, up to D.
+    """Return how many dimensions embeddings [n][D] use: 0 for a point, 1 for a line.
 
-    If k eigenvalues of the covariance matrix are equal and the others are 0, the result is
-    k. In general it is (sum of the eigenvalues)^2 / (sum of their squares). The first sum
-    is the trace of C, the second is the sum of the squares of all numbers in C.
+    If k eigenvalues of the covariance matrix are equal and the others are 0, the result
+    is k. In general it is (sum of the eigenvalues)^2 / (sum of their squares). The
+    first sum is the trace of C. The second is the sum of the squares of all numbers in
+    C, because C is symmetric.
     """
     C = covariance(embeddings)
     trace = sum(C[d][d] for d in range(len(C)))
@@ -666,7 +677,7 @@ def participation_ratio(embeddings):
 
 
 def group_rows(rows, labels):
-    """Return {label: its rows}. Raise ValueError unless there is one label for each row."""
+    """Return {label: its rows}. Raise ValueError unless each row has a label."""
     labels = to_list(labels)
     if len(labels) != len(rows):
         raise ValueError(f"expected {len(rows)} labels, got {len(labels)}")
@@ -679,8 +690,8 @@ def group_rows(rows, labels):
 def explained_variance(embeddings, labels):
     """Return the share of the variance of embeddings [n][D] that labels [n] explain.
 
-    Each row is replaced by the mean of the rows with its label. The share is the variance
-    of these means, divided by the variance of the rows.
+    Each row is replaced by the mean of the rows with its label. The share is the
+    variance of these means, divided by the variance of the rows.
     """
     rows = to_rows(embeddings, "embeddings")
     means = []  # [n][D], in another order than the rows, which does not matter
@@ -691,7 +702,7 @@ def explained_variance(embeddings, labels):
 
 
 def nearest_centroid(train_x, train_labels, x):
-    """Return a label for each row of x [m][D]: that of the nearest class mean of train_x."""
+    """Return, for each row of x [m][D], the label of the nearest class mean [D]."""
     classes = group_rows(to_rows(train_x, "train_x"), train_labels)
     means = {label: average(rows) for label, rows in classes.items()}
     predicted = []
@@ -703,22 +714,24 @@ def nearest_centroid(train_x, train_labels, x):
 def linear_probe(train_x, train_labels, x):
     """Return a label for each row of x [m][D], by ridge regression on train_x [n][D].
 
-    Each class gets a linear function, fitted to be 1 on its own rows and 0 on the others.
-    The label of a row is the class whose function is largest.
+    Each class gets a linear function, fitted to be 1 on its own rows and 0 on the
+    others. The label of a row is the class whose function is largest.
     """
     train_x = to_rows(train_x, "train_x")
     x = to_rows(x, "x")
     if len(x[0]) != len(train_x[0]):
         raise ValueError(f"expected {len(train_x[0])} numbers a row, got {len(x[0])}")
     labels = to_list(train_labels)
-    classes = list(group_rows(train_x, labels))
+    classes = list(group_rows(train_x, labels))  # each label once
     wanted = [one_hot(classes.index(label), len(classes)) for label in labels]
     columns = centered_columns(train_x)  # [D][n]
     A = matmul(columns, transpose(columns))  # [D][D]
     goal = matmul(columns, wanted)  # [D][classes]
-    # Ridge regression solves (A + r I) @ weights = goal. Here gradient descent comes close to
-    # the solution: to shrink the weights by 1 % in each step acts as r = 0.01 / step. The
-    # step is small enough, because the trace of A is at least its largest eigenvalue.
+    # Ridge regression solves (A + r I) @ weights = goal. We use gradient descent, and in
+    # each step the weights also shrink by 1 %. They no longer change when
+    # 0.01 * weights = step * (goal - A @ weights). That is the solution for
+    # r = 0.01 / step. The steps do not overshoot, because step * (largest eigenvalue of
+    # A) is below 1: the trace is the sum of all eigenvalues, and none is negative.
     trace = sum(dot(column, column) for column in columns)
     step = 0.9 / trace if trace > 0.0 else 0.0
     weights = scale(0.0, goal)  # [D][classes]
@@ -726,6 +739,7 @@ def linear_probe(train_x, train_labels, x):
         gradient = add(matmul(A, weights), goal, -1.0)
         weights = add(scale(0.99, weights), gradient, -step)
     centered = add(x, [average(train_x)] * len(x), -1.0)  # [m][D]
+    # As the inputs are centered, the best constant is the mean of the wanted values.
     intercepts = [average(wanted)] * len(x)  # [m][classes]
     values = add(matmul(centered, weights), intercepts)  # [m][classes]
     return [classes[row.index(max(row))] for row in values]
@@ -766,22 +780,22 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
 def r_squared(pred_loss, images, model, cfg):
     """Estimate the share of the variance of the targets that the predictor explains.
 
-    R2 is 1 - pred_loss / V. Here pred_loss is the mean over the epoch just finished, and V
-    the variance of the target embeddings of all patches of the images. If V is 0, return
-    nan.
+    R2 is 1 - pred_loss / V, where V is the variance of the targets of all patches. It
+    is an estimate, because the weights change while pred_loss is measured, and V is
+    measured afterwards. If V is 0, return nan.
     """
     variance = mean_variance(embed_patches(images, model, cfg))
     return 1.0 - pred_loss / variance if variance > 0.0 else math.nan
 
 
 def evaluate(image_vectors, patch_vectors, signs, labels, seed):
-    """Return four figures, for image_vectors [N][k] and patch_vectors [4N][m]:
+    """Return four figures, for image_vectors [N][k] and patch_vectors [N*K][m]:
 
     - the accuracy of nearest_centroid with one label per class
     - the accuracy of linear_probe with 50 labels per class
     - the share of the variance of the patch vectors that the pattern explains
-    - the share that the sign adds, once pattern and position are known. (A pattern looks
-      different in each position.)
+    - the share that the sign adds, once pattern and position are known. The position
+      must be known, because a pattern looks different in each one.
     """
     rng = random.Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -795,9 +809,9 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
             pattern_and_position.append((label, position))
             all_three.append((label, position, sign))
     by_pattern = explained_variance(patch_vectors, patterns)
-    by_position = explained_variance(patch_vectors, pattern_and_position)
-    by_sign = explained_variance(patch_vectors, all_three) - by_position
-    return one_shot, probe, by_pattern, by_sign
+    without_sign = explained_variance(patch_vectors, pattern_and_position)
+    with_sign = explained_variance(patch_vectors, all_three)
+    return one_shot, probe, by_pattern, with_sign - without_sign
 
 
 def clean_image(pattern):
@@ -807,7 +821,7 @@ def clean_image(pattern):
 
 
 def show(images, titles):
-    """Print images side by side, each under its title. A pixel of None is shown as ??."""
+    """Print images side by side, under their titles. A pixel of None is shown as ??."""
     shades = " .:-=+*#%@"  # from black to white
     width = 2 * len(images[0][0]) + 4
     print("".join(f"{title:{width}}" for title in titles).rstrip())
@@ -818,7 +832,7 @@ def show(images, titles):
                 if pixel is None:
                     line += "??"
                 else:
-                    level = int(5 * pixel + 5)
+                    level = int(5 * pixel + 5)  # -1 becomes 0, almost 1 becomes 9
                     line += 2 * shades[min(9, max(0, level))]
             line += "    "
         print(line.rstrip())
@@ -860,7 +874,7 @@ R2: share of the variance of the targets that the predictor explains
             line = f"Epoch {epoch:4} | Loss: {losses['loss']:.4f}"
             line += f" | Pred: {losses['pred']:.4f} | Var: {losses['var']:.4f}"
             line += f" | Cov: {losses['cov']:.4f} | R2: {r2:.2f}"
-            print(line.replace("nan", "-"), flush=True)
+            print(line.replace("nan", "-"), flush=True)  # R2 can be nan
 
     model, _ = train(images, cfg, random.Random(seed), on_epoch=report)
     print("""
@@ -879,11 +893,14 @@ Embeddings for different patterns:""")
             line += f"{dot(a, b) / norms:12.3f}"
         print(line)
 
-    print("""
-Hidden patches, and the clean patches whose embeddings are nearest to the prediction. The
-sign cannot be predicted, so the right patch and its negative should be 1st and 2nd.""")
+    print(
+        """
+Hidden patches, and the clean patches whose embeddings are nearest to the prediction.
+Once the sign is dropped, a patch and its negative are alike, and both should be near."""
+    )
     clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
     candidates = clean + scale(-1.0, clean)
+    # One image of each pattern but the last, which is its own negative.
     for *visible, hidden in cut_images(test_images[:3], cfg):
         avg_context = average([context_encode(patch, model) for patch in visible])
         prediction = predict(avg_context, 3, model, cfg)
@@ -896,15 +913,15 @@ sign cannot be predicted, so the right patch and its negative should be 1st and 
                 1-shot   linear probe         pattern    sign""")
 
     def table_row(name, image_vectors, patch_vectors):
-        """Print a row of the table. Return the accuracy of the linear probe."""
+        """Print a row of the table. Return the accuracy of the linear probe, in %."""
         figures = evaluate(image_vectors, patch_vectors, test_signs, test_labels, seed)
         one_shot, probe, pattern, sign = figures
         print(f"{name:14}{one_shot:8.1%}{probe:15.1%}{pattern:16.1%}{sign:8.1%}")
         return 100 * probe
 
-    # All 16 pixels of an image, while an embedding is the mean over its four patches.
     patches_of_images = cut_images(test_images, cfg)  # [N][K][P]
     patch_pixels = [patch for patches in patches_of_images for patch in patches]
+    # The row of the pixels gets all 16 pixels of an image, the others only 6 numbers.
     image_pixels = [[v for row in image for v in row] for image in test_images]
     table_row("pixels", image_pixels, patch_pixels)
     # With the same seed, all three models start from the same weights.
@@ -912,25 +929,24 @@ sign cannot be predicted, so the right patch and its negative should be 1st and 
     baseline, _ = train(images, replace(cfg, pred_weight=0.0), random.Random(seed))
     models = {"untrained": untrained, "no prediction": baseline, "JEPA": model}
     probes = {}
-    for name, net in models.items():
-        patch_vectors = embed_patches(test_images, net, cfg)
-        probes[name] = table_row(name, embed(test_images, net, cfg), patch_vectors)
+    for name, each in models.items():
+        patch_vectors = embed_patches(test_images, each, cfg)
+        probes[name] = table_row(name, embed(test_images, each, cfg), patch_vectors)
     print("'no prediction' was trained in the same way, but on Var and Cov alone.")
-    print(
-        f"\nLinear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification!"
-        f" (untrained encoder: {probes['untrained']:.4g}%)"
-    )
+    result = f"{probes['JEPA']:.4g}% accuracy on downstream classification!"
+    untrained_result = f"(untrained encoder: {probes['untrained']:.4g}%)"
+    print(f"\nLinear Probe Test: {result} {untrained_result}")
 
 
 # ---- 10. Ablation: which part prevents collapse? -------------------------------------
 
-# The gradient also trains the targets. It is exact only if the target encoder is a copy.
+# Without the stop-gradient, one encoder must do both jobs (section 6). With momentum 0
+# the target encoder is always a copy, so the gradient is exact.
 TARGETS_TRAINED = {"stop_gradient": False, "ema_momentum": 0.0}
 ABLATION = {
     "everything": {},
     "no prediction": {"pred_weight": 0.0},
     "no stop-gradient": TARGETS_TRAINED,
-    # The target encoder is always a copy of the context encoder.
     "no EMA": {"ema_momentum": 0.0},
     "no Var": {"var_weight": 0.0},
     "no Cov": {"cov_weight": 0.0},
@@ -960,7 +976,7 @@ def collapse(cfg, seed):
         figures = evaluate(image_vectors, patch_vectors, test_signs, test_labels, seed)
         one_shot, _, _, sign = figures
         verdict = ""
-        if std < 0.1:
+        if std < 0.1:  # these limits are chosen by eye
             verdict = "all in one point"
         elif dimensions < 1.5:
             verdict = "on a line"
@@ -972,7 +988,7 @@ def collapse(cfg, seed):
 ============================================================
 Pred        prediction error, after {cfg.epochs} epochs
 R2          share of the variance of the targets that the predictor explains
-std         standard deviation of the embeddings; the untrained encoder has 1
+std         standard deviation of the embeddings, divided by that of the untrained
 dimensions  how many of the {cfg.embed_dim} dimensions the embeddings use
 sign        share of the variance of patch embeddings that the sign explains
 1-shot      accuracy with one label per class
@@ -986,8 +1002,9 @@ sign        share of the variance of patch embeddings that the sign explains
         except FloatingPointError:
             print(f"{name:17} diverged", flush=True)
     print("""
-'no stop-gradient', 'prediction alone' and 'strong Var' also have no EMA. So compare them
-with 'no EMA', and the others with 'everything'. A low Pred alone proves nothing.""")
+'no stop-gradient', 'prediction alone' and 'strong Var' also have no EMA, so that their
+gradient is exact. The lowest Pred is that of collapsed embeddings, so a low Pred alone
+proves nothing.""")
 
 
 def main():
@@ -997,7 +1014,7 @@ def main():
     parser.add_argument("--epochs", type=int, help="passes over the training images")
     parser.add_argument("--collapse", action="store_true", help="run the ablation")
     options = parser.parse_args()
-    epochs = 40 if options.collapse else 50
+    epochs = 40 if options.collapse else Config.epochs  # nine trainings take a while
     if options.epochs is not None:
         epochs = options.epochs
     if options.seed < 0 or epochs < 1:
@@ -1015,5 +1032,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the program that read our output, like `head`, has ended
-        sys.stdout = None  # or Python would write to it again at the end
+        sys.stdout = None  # otherwise Python would write to it once more
         sys.exit(1)

@@ -78,18 +78,6 @@ class Model(unittest.TestCase):
                 forward = jepa.jepa_forward(image, order[:cut], order[cut:], model, cfg)
                 self.assertAlmostEqual(forward, losses["pred"], 12)
 
-    def test_the_pixels_of_a_hidden_patch_reach_its_target_and_no_prediction(self):
-        model, forward, seen = jepa.init_model(CFG, random.Random(1)), jepa.mlp_forward, []
-        image = few_images(7)[0]
-        for changed in (image, image[:2] + [row[:2] + [9.0, 8.0] for row in image[2:]]):
-            outputs = []
-            spy = lambda net, x: outputs.append((net, forward(net, x))) or outputs[-1][1]
-            with mock.patch.object(jepa, "mlp_forward", spy):
-                jepa.jepa_forward(changed, [0, 1, 2], [3], model)
-            seen.append(outputs)
-        for (net, one), (_, two) in zip(*seen):
-            self.assertEqual(one != two, net is model["target_encoder"])
-
     def test_the_functions_of_one_image_use_MODEL_and_training_leaves_it_alone(self):
         for function, args in ((jepa.context_encode, ([0.1] * 4,)), (jepa.predict, ([0.1] * 6, 1)),
                                (jepa.jepa_forward, (few_images()[0], [0, 1, 2], [3]))):
@@ -227,12 +215,7 @@ class Learning(unittest.TestCase):
         self.assertTrue(signs[0] > 0.4 and signs[1] < 0.2, signs)
 
 class Evaluation(unittest.TestCase):
-    def test_covariance_mean_and_mean_squared_error_are_the_textbook_ones(self):
-        x = [[math.sin(i * i + d) for d in range(3)] for i in range(7)]
-        mean = [sum(row[d] for row in x) / 7 for d in range(3)]
-        for i, j in ((0, 0), (0, 1), (2, 1)):
-            products = [(row[i] - mean[i]) * (row[j] - mean[j]) for row in x]
-            self.assertAlmostEqual(jepa.covariance(x)[i][j], sum(products) / 6, 12)
+    def test_mean_and_mean_squared_error_and_standard_deviation_are_the_textbook_ones(self):
         self.assertEqual(jepa.average([[1.0, 2.0], [3.0, 6.0]]), [2.0, 4.0])
         self.assertEqual(jepa.mse([[1.0, 2.0], [3.0, 4.0]], [[1.0, 2.0], [3.0, 2.0]]), 1.0)
         self.assertAlmostEqual(jepa.embedding_std([[0.0, 1.0], [2.0, 1.0]]), 1.0)

@@ -1,6 +1,6 @@
 """The program and its pages: the demo, the command line, sessions, README, RESULTS, scripts."""
 
-import ast, builtins, contextlib, io, json, os, re, signal, subprocess, sys, tempfile, threading, time, unittest, xml.etree.ElementTree
+import ast, contextlib, io, json, os, re, signal, subprocess, sys, tempfile, time, unittest, xml.etree.ElementTree
 from unittest import mock
 
 import jepa
@@ -89,15 +89,6 @@ class Sessions(unittest.TestCase):
                 texts.append(printed(jepa.main))
         self.assertNotEqual(*texts)
 
-    def test_main_leaves_signals_alone_and_runs_in_a_thread(self):
-        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGPIPE") if hasattr(signal, name)]
-        before, done = [signal.getsignal(number) for number in numbers], []
-        with mock.patch.object(sys, "argv", ["jepa.py"]), mock.patch.object(jepa, "demo", lambda *a: done.append(a)):
-            thread = threading.Thread(target=jepa.main)
-            thread.start()
-            thread.join()
-        self.assertEqual((len(done), [signal.getsignal(number) for number in numbers]), (1, before))
-
     @unittest.skipIf(os.name == "nt", "signals and pipes of POSIX")
     def test_an_interrupt_and_a_closed_pipe_end_it_quietly(self):
         process = subprocess.Popen([sys.executable, PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -116,28 +107,23 @@ class Sessions(unittest.TestCase):
         self.assertEqual((len(result.stderr.splitlines()), result.returncode), (1, 1))
         self.assertIn("diverged", result.stderr)
 
-    def test_every_function_uses_only_what_is_above_it(self):
-        defined = set(dir(builtins)) | {"__name__"}
-        for node in ast.parse(read("jepa.py")).body:
-            inner, local = list(ast.walk(node)), set()
-            for n in inner:
-                local |= {n.id} if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) else set()
-                local |= {n.arg} if isinstance(n, ast.arg) else set()
-                local |= {n.name} if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler)) else set()
-                local |= {n.name} if isinstance(n, ast.alias) else set()
-            for name in {n.id for n in inner if isinstance(n, ast.Name)} - local:
-                self.assertIn(name, defined, getattr(node, "name", ""))
-            defined |= {node.name} if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else local
+    def test_every_function_uses_only_functions_above_it(self):
+        tree = ast.parse(read("jepa.py"))
+        later = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        for node in tree.body:
+            later.discard(getattr(node, "name", ""))
+            used = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+            self.assertFalse(used & later, getattr(node, "name", ""))
 
 class Pages(unittest.TestCase):
     def assertTable(self, rows, figures):
-        """Assert that each row of a README table has the figures of a recorded study."""
+        """Assert that the README has a table row of each label with the figures of a recorded study."""
         for label, (name, row) in rows.items():
-            cells = re.search(rf"^\| {re.escape(label)} \|(.*)\|$", read("README.md"), re.MULTILINE).group(1).split("|")
-            values, _ = recorded(name, row)
-            for cell, (figure, factor, digits) in zip(cells, figures):
+            cells, (values, _) = f"| {label} |", recorded(name, row)
+            for figure, factor, digits in figures:
                 mean, worst, _ = (factor * v for v in values[figure])
-                self.assertEqual(cell.strip(), f"{mean:.{digits}f} ({worst:.{digits}f})", f"{label}: {figure}")
+                cells += f" {mean:.{digits}f} ({worst:.{digits}f}) |"
+            self.assertIn(cells, read("README.md"))
 
     def test_the_tables_of_the_readme_have_the_recorded_figures(self):
         study, percent = "study.txt", [("1-shot", 100, 1), ("linear probe", 100, 1)]
