@@ -372,7 +372,7 @@ def covariance_loss(embeddings):
         C[d][d] = 0.0  # leave out the variances
     loss = sum(dot(row, row) for row in C) / D
     # d loss / d C[i][j] = 2 C[i][j] / D.
-    # Column i is a factor in C[i][j] and in C[j][i], which are equal. So it counts twice:
+    # Column i is a factor in C[i][j] and in C[j][i], which are equal. So another 2:
     # d loss / d column i = sum over j of 4 C[i][j] / D * column j / (n - 1).
     # This is a weighted sum of centered columns. So, again, its mean is 0.
     n_minus_1 = max(1, len(embeddings) - 1)
@@ -550,7 +550,7 @@ def random_masks(num_patches, rng):
 
 
 def ema_update(momentum=Config.ema_momentum, model=MODEL):
-    """Set the target encoder to momentum * target + (1 - momentum) * context encoder."""
+    """Set target encoder = momentum * target + (1 - momentum) * context encoder."""
     target = model["target_encoder"]
     context = model["context_encoder"]
     for layer in target:
@@ -727,8 +727,8 @@ def linear_probe(train_x, train_labels, x):
     columns = centered_columns(train_x)  # [D][n]
     A = matmul(columns, transpose(columns))  # [D][D]
     goal = matmul(columns, wanted)  # [D][classes]
-    # Ridge regression solves (A + r I) @ weights = goal. We use gradient descent, and in
-    # each step the weights also shrink by 1 %. They no longer change when
+    # Ridge regression solves (A + r I) @ weights = goal. We use gradient descent, and
+    # the weights also shrink by 1 % in each step. They no longer change when
     # 0.01 * weights = step * (goal - A @ weights). That is the solution for
     # r = 0.01 / step. The steps do not overshoot, because step * (largest eigenvalue of
     # A) is below 1: the trace is the sum of all eigenvalues, and none is negative.
@@ -893,11 +893,9 @@ Embeddings for different patterns:""")
             line += f"{dot(a, b) / norms:12.3f}"
         print(line)
 
-    print(
-        """
+    print("""
 Hidden patches, and the clean patches whose embeddings are nearest to the prediction.
-Once the sign is dropped, a patch and its negative are alike, and both should be near."""
-    )
+Once the sign is dropped, a patch and its negative are alike: both should be near.""")
     clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
     candidates = clean + scale(-1.0, clean)
     # One image of each pattern but the last, which is its own negative.
