@@ -930,7 +930,9 @@ Once the sign is dropped, a patch and its negative are alike: both should be nea
     for name, each in models.items():
         patch_vectors = embed_patches(test_images, each, cfg)
         probes[name] = table_row(name, embed(test_images, each, cfg), patch_vectors)
-    print("'no prediction' was trained in the same way, but on Var and Cov alone.")
+    print(
+        "'no prediction' was trained alike, but without Pred. So Pred drops the sign."
+    )
     result = f"{probes['JEPA']:.4g}% accuracy on downstream classification!"
     untrained_result = f"(untrained encoder: {probes['untrained']:.4g}%)"
     print(f"\nLinear Probe Test: {result} {untrained_result}")
