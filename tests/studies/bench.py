@@ -1,12 +1,10 @@
 #!/usr/bin/env python3
 """Time a training step of jepa.py beside the same step written in other ways: ratios in one run.
 
-python3 tests/studies/bench.py            a minute; NumPy, PyTorch and git are used where they are there
-python3 tests/studies/bench.py --demo     the demo and --collapse, too
+NumPy, PyTorch and git are used where they are there. --demo times the demo and --collapse, too.
 """
 
 import argparse, copy, os, platform, random, statistics, subprocess, sys, time, types
-from dataclasses import replace
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 sys.path.insert(0, ROOT)
@@ -22,7 +20,6 @@ try:
     torch.set_default_dtype(torch.float64)
 except ImportError:
     torch = None
-
 CFG = jepa.Config()
 EARLIER = "a12d46c"  # a commit whose jepa.py has the same step with other names
 
@@ -61,8 +58,7 @@ def numpy_step(model, batch):
         return {"W1": x.T @ dz, "W2": h.T @ dy}, dz @ net["W1"][:-1].T
 
     context, target, position = gather(*batch)
-    (B, c, P), t, D = context.shape, target.shape[1], CFG.embed_dim
-    n1 = B * c - 1
+    (B, c, P), t, D, n1 = context.shape, target.shape[1], CFG.embed_dim, context.shape[0] * context.shape[1] - 1
     z, x, h = forward(encoder, context.reshape(-1, P))
     targets, _, _ = forward(slow, target.reshape(-1, P))
     mean = z.reshape(B, c, D).mean(1).repeat(t, 0)
@@ -92,17 +88,16 @@ def torch_step(model, batch):
     (B, c, P), t, D = context.shape, target.shape[1], CFG.embed_dim
     z = forward(encoder, context.reshape(-1, P))
     targets = forward(slow, target.reshape(-1, P))
-    mean = z.reshape(B, c, D).mean(1).repeat_interleave(t, 0)
-    predictions = forward(predictor, torch.cat([mean, torch.eye(4)[position.ravel()]], 1))
+    inputs = z.reshape(B, c, D).mean(1).repeat_interleave(t, 0), torch.eye(4)[position.ravel()]
+    predictions = forward(predictor, torch.cat(inputs, 1))
     C = torch.cov(z.T)
     std = torch.sqrt(C.diagonal() + jepa.EPS)
     loss = CFG.pred_weight * (predictions - targets).square().mean()
     loss = loss + CFG.var_weight * torch.relu(CFG.gamma - std).mean()
     loss = loss + CFG.cov_weight * (C.square().sum() - C.diagonal().square().sum()) / D
-    trained = [net[W] for net in (encoder, predictor) for W in net]
-    gradients = torch.autograd.grad(loss, trained)
+    trained = [*encoder.values(), *predictor.values()]
     with torch.no_grad():
-        for weights, gradient in zip(trained, gradients):
+        for weights, gradient in zip(trained, torch.autograd.grad(loss, trained)):
             weights -= CFG.lr * gradient
         for W, weights in slow.items():
             weights.mul_(CFG.ema_momentum).add_(encoder[W], alpha=1.0 - CFG.ema_momentum)
@@ -117,6 +112,8 @@ def load_earlier():
         return None
     return module
 
+earlier = load_earlier()
+
 def convert(model, function):
     return {name: {W: function(rows) for W, rows in net.items()} for name, net in model.items()}
 
@@ -125,25 +122,21 @@ def tensors(model):
     return {**made, "target_encoder": {W: w.detach() for W, w in made["target_encoder"].items()}}
 
 def main():
-    global earlier
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=40, help="timed rounds of five steps (default 40)")
     parser.add_argument("--demo", action="store_true", help="time the demo and --collapse as well")
     options = parser.parse_args()
     print(f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.machine()}")
-    earlier = load_earlier()
-    rows = lambda W: [list(row) for row in W]
-    flip = lambda model: convert(model, lambda W: rows(zip(*W)))
-    plain = lambda model: convert(model, rows)
+    flip = lambda model: convert(model, lambda W: [list(column) for column in zip(*W)])
+    same = lambda model: model
     arrays = lambda batch: (np.array([b[0] for b in batch]), [b[1:] for b in batch])
     table = {  # name: (is it there, step, weights from lists, batch from lists, weights to lists)
-        "jepa.py": (True, jepa_step, plain, list, plain),
+        "jepa.py": (True, jepa_step, same, list, same),
         f"commit {EARLIER}": (earlier, earlier_step, flip, list, flip),
-        "NumPy": (np, numpy_step, lambda model: convert(model, np.array), arrays, plain),
+        "NumPy": (np, numpy_step, lambda model: convert(model, np.array), arrays, same),
         "PyTorch, eager": (np and torch, torch_step, tensors, arrays, lambda m: convert(m, lambda W: W.tolist())),
     }
-    rng = random.Random(0)
-    data = jepa.cut_images(jepa.draw_dataset(7, rng)[0], CFG)[:25]
+    data, rng = jepa.cut_images(jepa.draw_dataset(7, random.Random(0))[0], CFG)[:25], random.Random(0)
     batches = [[(p, *jepa.random_masks(4, rng)) for p in data[i : i + 5]] for i in range(0, 25, 5)]
     start, runs, times, expected = jepa.init_model(CFG, rng), {}, {}, None
     for name, (there, step, load, pack, unload) in table.items():
@@ -169,12 +162,11 @@ def main():
     for name in runs:
         ratio = statistics.median(a / b for a, b in zip(times[name], times["jepa.py"]))
         print(f"{name:20}{1e6 * statistics.median(times[name]):8.0f}{ratio:11.2f}")
-    images, _, _ = jepa.draw_dataset(50, random.Random(0))
-    test_images, _, labels = jepa.draw_dataset(25, random.Random(1))
+    images, (test_images, _, labels) = jepa.draw_dataset(50, rng)[0], jepa.draw_dataset(25, rng)
     rng, model, seconds, accuracy, epochs = random.Random(0), None, 0.0, 0.0, 0
     while accuracy < 0.95 and epochs < 50:
         begin = time.perf_counter()
-        model, _ = jepa.train(images, replace(CFG, epochs=1), rng, model)
+        model, _ = jepa.train(images, jepa.Config(epochs=1), rng, model)
         seconds, epochs = seconds + time.perf_counter() - begin, epochs + 1
         x = jepa.embed(test_images, model, CFG)
         accuracy = jepa.few_shot_accuracy(jepa.nearest_centroid, x, labels, 1, random.Random(0))

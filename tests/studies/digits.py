@@ -2,7 +2,6 @@
 """Handwritten digits whose 4x4 patches have random signs: accuracy in %, mean (worst split).
 
 python3 tests/studies/digits.py                          splits 0 to 4; needs scikit-learn
-python3 tests/studies/digits.py --splits 1 --epochs 1
 """
 
 import argparse, multiprocessing, os, random, sys

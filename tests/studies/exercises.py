@@ -2,7 +2,6 @@
 """Do the README's exercises: change one line of jepa.py, train, and print what there is to see.
 
 python3 tests/studies/exercises.py                 each exercise, seeds 0 to 3
-python3 tests/studies/exercises.py --seeds 1 --epochs 10
 """
 
 import argparse, multiprocessing, os, random, types
@@ -13,7 +12,6 @@ EXERCISES = {  # name: (text in jepa.py, text in its place)
     "hide two patches": ("round(num_patches / 4)", "round(num_patches / 2)"),
     "8 hidden units": ("encoder_hidden: int = 32", "encoder_hidden: int = 8"),
     "3 dimensions": ("embed_dim: int = 6", "embed_dim: int = 3"),
-    "a rate of 0.1": ("lr: float = 0.02", "lr: float = 0.1"),
     "a fifth pattern": ('    "uniform": lambda', '    "diagonal": lambda row, column: (row + column) / 3.0'
                         ' - 1.0,\n    "uniform": lambda'),
     "pixels as targets": ("    means = matmul(averaging", "    target_embs = [[*patch, 0.0, 0.0] for patch in"

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Draw the README's three figures from jepa.py with seed 0.
 
-python3 tests/studies/figure.py                       into .github/
-python3 tests/studies/figure.py --epochs 5 --output .
+python3 tests/studies/figure.py   into .github/
 
 data.svg: the patterns, and images with the signs of their patches and a hidden patch.
 embeddings.svg: embeddings of new images from epoch 0 to the end, animated by CSS. Where CSS does
@@ -22,9 +21,9 @@ COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"]  # of Okabe and Ito, for c
 SHAPES = ["M-3.4 0a3.4 3.4 0 1 0 6.8 0a3.4 3.4 0 1 0-6.8 0z", "M-3-3h6v6h-6z", "M0-4.4L3.8 2.2h-7.6z",
           "M-4-1.3h2.7v-2.7h2.6v2.7h2.7v2.6h-2.7v2.7h-2.6v-2.7h-2.7z"]
 STYLE = """
-text{font:13px -apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fill:#59636e}
+text{font:13px -apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fill:#6e7781}
 .title{font-size:15px;font-weight:600}.small{font-size:11px}.middle{text-anchor:middle}.end{text-anchor:end}
-.frame,.grid{fill:none;stroke:#59636e;stroke-opacity:.6}.grid{stroke-opacity:.2}
+.frame,.grid{fill:none;stroke:#6e7781;stroke-opacity:.6}.grid{stroke-opacity:.2}
 .line{fill:none;stroke-width:2}.r0{stroke-dasharray:5 3}
 @media(prefers-color-scheme:dark){text{fill:#9198a1}.frame,.grid{stroke:#9198a1}}
 """

@@ -148,7 +148,7 @@ def print_row(name, results):
         if figure.startswith(HIGHER_IS_WORSE):
             values.reverse()
         mean = sum(values) / len(values)
-        print(f"    {figure:18}{mean:9.4f}  worst{values[0]:9.4f}  best{values[-1]:9.4f}")
+        print(f"    {figure:18}{mean:10.5f}  worst{values[0]:10.5f}  best{values[-1]:10.5f}")
     low = [seed for seed, figures in results.items() if figures and figures["1-shot"] < 0.95]
     failed = [seed for seed, figures in results.items() if not figures]
     print(f"    1-shot below 95 %: {len(low)}", f"(seeds {low})" if 0 < len(low) < 20 else "")
