@@ -245,13 +245,10 @@ class Evaluation(unittest.TestCase):
             for share, expected in zip(shares, (pattern, sign)):
                 self.assertAlmostEqual(share, expected, delta=0.03)
 
-    def test_nearest_centroid_is_the_nearest_by_brute_force(self):
-        rng = random.Random(8)
-        x, labels = [[rng.gauss(0, 1) for _ in range(3)] for _ in range(40)], list("abac") * 10
-        mean = {c: [sum(x[i][d] for i in range(40) if labels[i] == c) / labels.count(c) for d in range(3)]
-                for c in "abc"}
-        expected = [min("abc", key=lambda c: math.dist(row, mean[c])) for row in x]
-        self.assertEqual(jepa.nearest_centroid(x, labels, x), expected)
+    def test_nearest_centroid_answers_with_the_class_whose_mean_is_nearest(self):
+        x, labels = [[0.0, 1.0], [8.0, 1.0], [10.0, 1.0]], ["a", "a", "b"]  # means at 4 and 10
+        points = [[6.9, 9.0], [7.1, -9.0], [-99.0, 0.0]]
+        self.assertEqual(jepa.nearest_centroid(x, labels, points), ["a", "b", "a"])
 
     def test_the_linear_probe_is_ridge_regression_that_leaves_the_intercept_alone(self):
         x, labels = [[0.0], [1.0], [2.0], [5.0]], ["a", "a", "a", "b"]
