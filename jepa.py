@@ -73,21 +73,23 @@ class Config:
     batch_size: int = 5  # B
     lr: float = 0.02  # learning rate
     ema_momentum: float = 0.95  # target weights = 0.95 target + 0.05 context weights
+    # The weights of the loss terms, found by trial. Section 4 has the last two.
     pred_weight: float = 75.0  # weight of the prediction error
-    var_weight: float = 10.0  # weight of the variance loss (section 4)
-    cov_weight: float = 100.0  # weight of the covariance loss (section 4)
+    var_weight: float = 10.0  # weight of the variance loss
+    cov_weight: float = 100.0  # weight of the covariance loss
     gamma: float = 0.1  # the standard deviation below which the variance loss acts
     stop_gradient: bool = True  # False only in section 10, where parts are left out
 
     def __post_init__(self):
-        """Raise ValueError for a setting that would silently mislead."""
+        """Raise ValueError for a setting that makes no sense."""
         for name, value in vars(self).items():
             if not value >= 0:  # also if it is nan
                 raise ValueError(f"{name} must be 0 or more, got {value}")
         if self.ema_momentum > 1:
             raise ValueError(f"ema_momentum must be 1 or less, got {self.ema_momentum}")
         if self.ema_momentum > 0 and not self.stop_gradient:
-            # Then both encoders must be the same (section 6). Momentum 0 copies them.
+            # Without the stop-gradient, both encoders must have the same weights (see
+            # section 6). With momentum 0, the EMA copies the weights.
             raise ValueError("stop_gradient=False needs ema_momentum=0")
 
 
@@ -269,11 +271,11 @@ def mlp_backward(net, cache, dy, need_dx=False):
     """
     x, h = cache
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    # The appended 1 is a constant, which has no gradient. So we leave out the last
-    # number of each row of h, and the last row of W2.
+    # The appended 1 is a constant, which has no gradient. So here, and in the rows of
+    # h, we leave out its place.
+    W2 = net["W2"][:-1]  # [hidden][out]
     # dz is dy @ W2.T, but 0 where ReLU gave 0. Each number of dy @ W2.T is the dot
     # product of a row of dy and a row of W2.
-    W2 = net["W2"][:-1]  # [hidden][out]
     dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
         active = [v > 0.0 for v in h_row[:-1]]
@@ -299,11 +301,12 @@ def init_model(cfg, rng):
 
 # ---- 4. The losses, each with its gradient -------------------------------------------
 # The prediction error can be made small without learning anything: give every patch the
-# same embedding. The encoder has then collapsed to a point. Two loss terms of another
-# method, VICReg (Bardes, Ponce and LeCun 2022), work against this. They are computed
-# from the context embeddings of a batch. The variance loss asks every dimension to
-# vary. But if all dimensions vary together, the embeddings lie on a line. That is a
-# collapse, too. So the covariance loss asks the dimensions to be uncorrelated.
+# same embedding. The embeddings have then collapsed to a point. Two loss terms of
+# another method, VICReg (Bardes, Ponce and LeCun 2022), work against this. They are
+# computed from the context embeddings of a batch. The variance loss asks every
+# dimension to vary. But if all dimensions vary together, the embeddings lie on a line.
+# That is a collapse, too. So the covariance loss asks the dimensions to be
+# uncorrelated.
 
 EPS = 1e-4  # added to each variance, as the square root has no derivative at 0
 
@@ -319,8 +322,8 @@ def mse_loss(predictions, targets):
 def centered_columns(embeddings):
     """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n].
 
-    A constant column becomes exactly 0, although its mean is rounded. So collapsed
-    embeddings have a variance of exactly 0.
+    A constant column becomes exactly 0, although its mean is rounded. So section 8 can
+    ask whether a variance is 0.
     """
     columns = []
     for column in transpose(embeddings):
@@ -345,9 +348,8 @@ def variance_loss(embeddings, gamma):
         loss += max(0.0, gamma - std) / D
         # d loss / d std = -1 / D, as long as std is below gamma.
         # d std / d column = column / (std * (n - 1)).
-        # This is the gradient for the centered column. A value also changes the mean
-        # that is subtracted from its column. So, to get the gradient for the column
-        # itself, we would subtract the mean of this gradient. But that mean is 0,
+        # This is the gradient for the centered column. To go back through the
+        # centering, subtract the mean of the gradient. Here that mean is already 0,
         # because a centered column sums to 0.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
         gradient.append([factor * v for v in column])
@@ -372,9 +374,10 @@ def covariance_loss(embeddings):
         C[d][d] = 0.0  # leave out the variances
     loss = sum(dot(row, row) for row in C) / D
     # d loss / d C[i][j] = 2 C[i][j] / D.
-    # Column i is a factor in C[i][j] and in C[j][i], which are equal. So another 2:
+    # C[i][j] is the dot product of columns i and j, divided by n - 1. Column i is also
+    # in C[j][i], which is equal, so it gets another 2:
     # d loss / d column i = sum over j of 4 C[i][j] / D * column j / (n - 1).
-    # This is a weighted sum of centered columns. So, again, its mean is 0.
+    # This is a weighted sum of centered columns. So, again, its mean is already 0.
     n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
@@ -485,9 +488,9 @@ def loss_and_gradients(batch, model, cfg):
             image_of_target.append(index)
             positions.append(one_hot(i, len(patches)))
 
-    # `averaging` has a row for each target patch. If the image of that patch has c
-    # context patches, the row is 1 / c at these, and 0 at those of other images.
-    # So averaging @ context_embs gives the means that go into the predictor.
+    # averaging @ context_embs will give the means that go into the predictor. Say that
+    # image 0 has the context patches 0 to 2 of the batch, and image 1 has 3 to 5. Then
+    # the row of a target patch of image 0 is [1/3, 1/3, 1/3, 0, 0, 0].
     averaging = []  # [m][n]
     for index in image_of_target:
         share = 1.0 / image_of_context.count(index)
@@ -525,10 +528,12 @@ def loss_and_gradients(batch, model, cfg):
 
     # One call is missing: the backward pass of the target encoder. Its output is taken
     # as given, like a label. This is the stop-gradient.
-    # Section 10 switches the stop-gradient off, to see what happens. Then the targets,
-    # too, are pulled towards the predictions. In that case both encoders are one
-    # network, which is used twice. So its gradient is the sum of both gradients.
+    # Section 10 switches the stop-gradient off, to see what happens. Then the call is
+    # made, and the targets, too, are pulled towards the predictions. In that case the
+    # target encoder is an exact copy, so both encoders act as one network that is used
+    # twice. The gradient of this network is the sum of the two gradients.
     if not cfg.stop_gradient:
+        # The error is prediction - target. Hence the -1.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
         d_target, _ = mlp_backward(target_encoder, target_cache, d_target_embs)
         for layer in d_encoder:
@@ -562,7 +567,7 @@ def round_weights(net):
     """Round the weights of a network to six decimals, in place.
 
     Versions of Python differ in the last bit of a sum, and training amplifies this.
-    After rounding, the weights are the same again, in nearly every case.
+    Rounding nearly always removes the difference.
     """
     for layer, weights in net.items():
         net[layer] = [[round(weight, 6) for weight in row] for row in weights]
@@ -578,8 +583,9 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
     """Train a model in place, or a new one if none is given.
 
     images    [N][height][width], with pixels of about -1 to 1
-    rng       draws the weights, the order of images and the masks. To train on, pass
-              it again, with the model. A new one would repeat the same draws.
+    rng       draws the weights, the order of images and the masks. To continue
+              training, pass the same rng and the model again. A fresh rng with the same
+              seed would repeat the same draws.
     masks     a function of num_patches and rng that returns two masks
     on_epoch  a function of epoch, losses and model, called after each epoch
 
@@ -727,15 +733,15 @@ def linear_probe(train_x, train_labels, x):
     columns = centered_columns(train_x)  # [D][n]
     A = matmul(columns, transpose(columns))  # [D][D]
     goal = matmul(columns, wanted)  # [D][classes]
-    # Ridge regression solves (A + r I) @ weights = goal. We use gradient descent, and
-    # the weights also shrink by 1 % in each step. They no longer change when
-    # 0.01 * weights = step * (goal - A @ weights). That is the solution for
-    # r = 0.01 / step. The steps do not overshoot, because step * (largest eigenvalue of
-    # A) is below 1: the trace is the sum of all eigenvalues, and none is negative.
+    # Ridge regression solves (A + r I) @ weights = goal. We come close by gradient
+    # descent, in which the weights also shrink by 1 % in each step:
+    #     weights <- 0.99 weights + step * (goal - A @ weights)
+    # They stay the same once (A + r I) @ weights = goal, with r = 0.01 / step.
+    # No step overshoots, because the trace of A is at least its largest eigenvalue.
     trace = sum(dot(column, column) for column in columns)
     step = 0.9 / trace if trace > 0.0 else 0.0
     weights = scale(0.0, goal)  # [D][classes]
-    for _ in range(200):
+    for _ in range(200):  # enough to come close
         gradient = add(matmul(A, weights), goal, -1.0)
         weights = add(scale(0.99, weights), gradient, -step)
     centered = add(x, [average(train_x)] * len(x), -1.0)  # [m][D]
@@ -794,8 +800,9 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     - the accuracy of nearest_centroid with one label per class
     - the accuracy of linear_probe with 50 labels per class
     - the share of the variance of the patch vectors that the pattern explains
-    - the share that the sign adds, once pattern and position are known. The position
-      must be known, because a pattern looks different in each one.
+    - the share that the sign adds, once pattern and position are known. Without
+      the position, the effect of the sign would cancel: a gradient is dark on one side
+      and light on the other, and a sign of -1 turns one into the other.
     """
     rng = random.Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -895,10 +902,10 @@ Embeddings for different patterns:""")
 
     print("""
 Hidden patches, and the clean patches whose embeddings are nearest to the prediction.
-Once the sign is dropped, a patch and its negative are alike: both should be near.""")
+If the sign is dropped, a patch and its negative should both be among the nearest.""")
     clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
-    candidates = clean + scale(-1.0, clean)
-    # One image of each pattern but the last, which is its own negative.
+    candidates = [*clean, *scale(-1.0, clean)]
+    # The first three images show the first three patterns. The fourth has no negative.
     for *visible, hidden in cut_images(test_images[:3], cfg):
         avg_context = average([context_encode(patch, model) for patch in visible])
         prediction = predict(avg_context, 3, model, cfg)
@@ -922,7 +929,8 @@ Once the sign is dropped, a patch and its negative are alike: both should be nea
     # The row of the pixels gets all 16 pixels of an image, the others only 6 numbers.
     image_pixels = [[v for row in image for v in row] for image in test_images]
     table_row("pixels", image_pixels, patch_pixels)
-    # With the same seed, all three models start from the same weights.
+    # train() draws the weights first. So, with the same seed, all three models start
+    # from the same weights.
     untrained = init_model(cfg, random.Random(seed))
     baseline, _ = train(images, replace(cfg, pred_weight=0.0), random.Random(seed))
     models = {"untrained": untrained, "no prediction": baseline, "JEPA": model}
@@ -930,9 +938,7 @@ Once the sign is dropped, a patch and its negative are alike: both should be nea
     for name, each in models.items():
         patch_vectors = embed_patches(test_images, each, cfg)
         probes[name] = table_row(name, embed(test_images, each, cfg), patch_vectors)
-    print(
-        "'no prediction' was trained alike, but without Pred. So Pred drops the sign."
-    )
+    print("'no prediction' is the same training without Pred. The gap is due to Pred.")
     result = f"{probes['JEPA']:.4g}% accuracy on downstream classification!"
     untrained_result = f"(untrained encoder: {probes['untrained']:.4g}%)"
     print(f"\nLinear Probe Test: {result} {untrained_result}")
@@ -986,7 +992,7 @@ def collapse(cfg, seed):
 
     print(f"""Ablation: which part prevents collapse?
 ============================================================
-Pred        prediction error, after {cfg.epochs} epochs
+Pred        prediction error in the last of {cfg.epochs} epochs
 R2          share of the variance of the targets that the predictor explains
 std         standard deviation of the embeddings, divided by that of the untrained
 dimensions  how many of the {cfg.embed_dim} dimensions the embeddings use
@@ -1002,9 +1008,9 @@ sign        share of the variance of patch embeddings that the sign explains
         except FloatingPointError:
             print(f"{name:17} diverged", flush=True)
     print("""
-'no stop-gradient', 'prediction alone' and 'strong Var' also have no EMA, so that their
-gradient is exact. The lowest Pred is that of collapsed embeddings, so a low Pred alone
-proves nothing.""")
+'no stop-gradient', 'prediction alone' and 'strong Var' also have no EMA: their gradient
+is exact only if both encoders are equal. So compare them with 'no EMA'.
+The lowest Pred is that of collapsed embeddings. So a low Pred alone proves nothing.""")
 
 
 def main():

@@ -18,7 +18,7 @@ FIXED = ["mean of the pixels", "all 16 pixels", "all 16 pixels, nearest neighbor
 AUTOENCODERS = {"masked autoencoder": {"var_weight": 0.0, "cov_weight": 0.0},
                 "masked autoencoder, Var and Cov": {}}
 BASELINES = {  # no prediction, at settings of its own
-    "no prediction, tuned": {"pred_weight": 0.0, "gamma": 0.1, "cov_weight": 10.0, "lr": 0.05},
+    "no prediction, tuned": {"pred_weight": 0.0, "gamma": 0.4, "lr": 0.05},
     "no prediction, gamma 0.4, 200 epochs": {"pred_weight": 0.0, "gamma": 0.4, "epochs": 200},
 }
 TRAINED = {"untrained": {"epochs": 0}, "JEPA": {}, **jepa.ABLATION, **BASELINES}
