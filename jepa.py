@@ -28,8 +28,8 @@ because it helps to predict. They drop what differs from patch to patch at rando
 dropping happens little by little, in every step:
 
 1. The random part of a visible patch says nothing about the hidden patch. If it changes
-   the prediction, it only adds to the error. So the gradient makes the context encoder
-   and the predictor respond to it less.
+   the prediction, it adds to the error on average. So the gradient makes the context
+   encoder and the predictor respond to it less.
 2. The EMA carries this over to the target encoder.
 3. So the random part of the target gets smaller, and the error falls.
 
@@ -46,7 +46,7 @@ Every function uses only functions above it. Shapes are given in brackets: [n][D
 list of n rows, and each row is a list of D numbers.
 
     N  images in a dataset    K  patches in an image    D  numbers in an embedding
-    B  images in a batch      P  pixels in a patch      n, m, k  any numbers
+    B  images in a batch      P  pixels in a patch      n, m, k  other counts
 """
 
 import argparse
@@ -303,10 +303,10 @@ def init_model(cfg, rng):
 # The prediction error can be made small without learning anything: give every patch the
 # same embedding. The embeddings have then collapsed to a point. Two loss terms of
 # another method, VICReg (Bardes, Ponce and LeCun 2022), work against this. They are
-# computed from the context embeddings of a batch. The variance loss asks every
-# dimension to vary. But if all dimensions vary together, the embeddings lie on a line.
-# That is a collapse, too. So the covariance loss asks the dimensions to be
-# uncorrelated.
+# computed from the context embeddings of a batch. The target encoder follows by EMA.
+# The variance loss asks every dimension to vary. But if all dimensions vary together,
+# the embeddings lie on a line. That is a collapse, too. So the covariance loss asks the
+# dimensions to be uncorrelated.
 
 EPS = 1e-4  # added to each variance, as the square root has no derivative at 0
 
@@ -631,9 +631,9 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
 
 # ---- 8. Evaluation -------------------------------------------------------------------
 # A low prediction error does not show that anything was learned. So we look at
-# embeddings of new images. They come from the target encoder, as in I-JEPA (Assran et
-# al. 2023), the method that this file simplifies. From here on labels are used, but
-# only to measure.
+# embeddings of new images. These embeddings come from the target encoder, as in I-JEPA
+# (Assran et al. 2023), the method that this file simplifies. From here on labels are
+# used, but only to measure.
 
 
 def embed_patches(images, model, cfg):
@@ -673,8 +673,8 @@ def participation_ratio(embeddings):
 
     If k eigenvalues of the covariance matrix are equal and the others are 0, the result
     is k. In general it is (sum of the eigenvalues)^2 / (sum of their squares). The
-    first sum is the trace of C. The second is the sum of the squares of all numbers in
-    C, because C is symmetric.
+    first sum is the trace of C. The second is the trace of C @ C. As C is symmetric,
+    that is the sum of the squares of all its numbers.
     """
     C = covariance(embeddings)
     trace = sum(C[d][d] for d in range(len(C)))
@@ -839,7 +839,7 @@ def show(images, titles):
                 if pixel is None:
                     line += "??"
                 else:
-                    level = int(5 * pixel + 5)  # -1 becomes 0, almost 1 becomes 9
+                    level = int(5 * pixel + 5)  # -1 gives 0, 1 gives 10
                     line += 2 * shades[min(9, max(0, level))]
             line += "    "
         print(line.rstrip())
@@ -859,7 +859,9 @@ Architecture: 2x2 patches -> {cfg.embed_dim}-dim embeddings
 
 The patterns:""")
     show(clean_images, PATTERNS)
-    print("\nTraining images. Above each are the signs of its patches. ?? is hidden:")
+    print(
+        "\nTraining images, under the signs of their patches. One patch is hidden (??):"
+    )
     examples = []
     titles = []
     for image, image_signs in zip(images[:4], signs):
@@ -896,7 +898,7 @@ Embeddings for different patterns:""")
     for pattern, a in zip(PATTERNS, embeddings):
         line = f"{pattern:10}"
         for b in embeddings:
-            norms = max(math.hypot(*a) * math.hypot(*b), 1e-300)
+            norms = max(math.hypot(*a) * math.hypot(*b), 1e-300)  # never 0
             line += f"{dot(a, b) / norms:12.3f}"
         print(line)
 
@@ -926,7 +928,7 @@ If the sign is dropped, a patch and its negative should both be among the neares
 
     patches_of_images = cut_images(test_images, cfg)  # [N][K][P]
     patch_pixels = [patch for patches in patches_of_images for patch in patches]
-    # The row of the pixels gets all 16 pixels of an image, the others only 6 numbers.
+    # The row of the pixels gets all 16 pixels of an image, the others only D numbers.
     image_pixels = [[v for row in image for v in row] for image in test_images]
     table_row("pixels", image_pixels, patch_pixels)
     # train() draws the weights first. So, with the same seed, all three models start
@@ -945,6 +947,7 @@ If the sign is dropped, a patch and its negative should both be among the neares
 
 
 # ---- 10. Ablation: which part prevents collapse? -------------------------------------
+# On most seeds, the stop-gradient does, or in its place a strong variance loss.
 
 # Without the stop-gradient, one encoder must do both jobs (section 6). With momentum 0
 # the target encoder is always a copy, so the gradient is exact.
@@ -994,7 +997,7 @@ def collapse(cfg, seed):
 ============================================================
 Pred        prediction error in the last of {cfg.epochs} epochs
 R2          share of the variance of the targets that the predictor explains
-std         standard deviation of the embeddings, divided by that of the untrained
+std         standard deviation of the embeddings, divided by that before training
 dimensions  how many of the {cfg.embed_dim} dimensions the embeddings use
 sign        share of the variance of patch embeddings that the sign explains
 1-shot      accuracy with one label per class
