@@ -867,7 +867,7 @@ The patterns:""")
     for image, image_signs in zip(images[:4], signs):
         bottom = [row[:2] + [None, None] for row in image[2:]]
         examples.append(image[:2] + bottom)
-        titles.append("{:+} {:+} {:+} {:+}".format(*image_signs))
+        titles.append(" ".join("+" if sign > 0 else "-" for sign in image_signs))
     show(examples, titles)
     print(f"""
 Training for {cfg.epochs} epochs...
