@@ -16,14 +16,13 @@ ALL = {"pred": 3.0, "var": 0.5, "cov": 7.0}
 
 class Mathematics(unittest.TestCase):
     def assertClose(self, actual, expected, relative=0.0, absolute=1e-12):
-        """Assert that numbers agree, each to `absolute` or to `relative` of itself."""
         actual, expected = flat(actual), flat(expected)
         self.assertEqual(len(actual), len(expected))
         for a, e in zip(actual, expected):
             self.assertLessEqual(abs(a - e), max(relative * abs(e), absolute), f"{a} for {e}")
 
     def assertGolden(self, actual, expected):
-        """Assert that numbers agree to 1e-9; a true 0 may be noise in the autograd."""
+        # A true 0 may be noise in the autograd.
         self.assertClose(actual, expected, 1e-9, 1e-12 * max(map(abs, flat(expected))))
 
 class Golden(Mathematics):

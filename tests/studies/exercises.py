@@ -10,7 +10,6 @@ ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 EXERCISES = {  # name: (text in jepa.py, text in its place)
     "nothing changed": ("", ""),
     "hide two patches": ("round(num_patches / 4)", "round(num_patches / 2)"),
-    "8 hidden units": ("encoder_hidden: int = 32", "encoder_hidden: int = 8"),
     "3 dimensions": ("embed_dim: int = 6", "embed_dim: int = 3"),
     "a fifth pattern": ('    "uniform": lambda', '    "diagonal": lambda row, column: (row + column) / 3.0'
                         ' - 1.0,\n    "uniform": lambda'),
