@@ -1,34 +1,31 @@
 """What several test files need: the program as a subprocess, golden numbers, gradients."""
 
-import atexit, contextlib, io, json, os, random, subprocess, sys, tempfile
+import atexit, contextlib, functools, io, json, os, random, subprocess, sys
 from dataclasses import replace
 
 import jepa
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROGRAM = os.path.join(ROOT, "jepa.py")
-_demo = []
 
 def run(*arguments, command=(sys.executable, PROGRAM)):
     """Run `python jepa.py arguments`; return its CompletedProcess, with text."""
     return subprocess.run([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           universal_newlines=True, timeout=300)
 
+@functools.lru_cache()
 def start_demo():
     """Start `python jepa.py`, the one full run that the tests share, beside the other tests."""
-    if not _demo:
-        output = tempfile.TemporaryFile()
-        process = subprocess.Popen([sys.executable, PROGRAM], stdout=output, stderr=output)
-        atexit.register(process.kill)
-        _demo[:] = [process, output]
+    process = subprocess.Popen([sys.executable, PROGRAM], stdout=subprocess.PIPE, encoding="ascii")
+    atexit.register(process.kill)
+    return process
 
+@functools.lru_cache()
 def demo_output():
     """Return what `python jepa.py` prints."""
-    start_demo()
-    process, output = _demo
-    assert process.wait(300) == 0, "the demo failed"
-    output.seek(0)
-    return output.read().decode("ascii").replace("\r\n", "\n")
+    output, _ = start_demo().communicate(timeout=300)
+    assert start_demo().returncode == 0, "the demo failed"
+    return output
 
 def read(*path):
     """Return the text of a file of the repository."""
