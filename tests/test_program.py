@@ -90,6 +90,7 @@ class Sessions(unittest.TestCase):
 
     @unittest.skipIf(os.name == "nt", "signals and pipes of POSIX")
     def test_an_interrupt_and_a_closed_pipe_end_it_quietly(self):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits that it is ignored
         process = subprocess.Popen([sys.executable, PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         process.stdout.readline()
         time.sleep(0.2)
