@@ -52,16 +52,13 @@ def observe(name, epochs):
         point["std"] /= points[0]["std"]
     return points, labels
 
-def project(frames):
-    """Return for each frame the places [n][2] of its embeddings, from their mean.
+def center(x):
+    """Return the rows of x, each minus their mean."""
+    return jepa.add(x, [jepa.average(x)] * len(x), -1.0)
 
-    The axes are the first two principal components of all frames together, by power iteration.
-    """
-    centered = []
-    for x in frames:
-        mean = jepa.average(x)
-        centered.append([[v - m for v, m in zip(row, mean)] for row in x])
-    C = jepa.covariance([row for frame in centered for row in frame])
+def principal_components(frames):
+    """Return the first two principal components of all frames together, by power iteration."""
+    C = jepa.covariance([row for frame in frames for row in center(frame)])
     axes = []
     for _ in range(2):
         axis = [1.0 / (i + 1) for i in range(len(C))]
@@ -71,7 +68,7 @@ def project(frames):
         axes.append(axis)
         size = jepa.dot(axis, [jepa.dot(row, axis) for row in C])
         C = [[v - size * a * b for v, b in zip(row, axis)] for row, a in zip(C, axis)]
-    return [[[jepa.dot(row, axis) for axis in axes] for row in frame] for frame in centered]
+    return axes
 
 def text(x, y, content, kind=""):
     return f'<text x="{x:.0f}" y="{y:.0f}" class="{kind}">{content}</text>'
@@ -85,9 +82,10 @@ def svg(width, height, title, style, lines):
     return "\n".join([head, *lines, "</svg>"]) + "\n"
 
 def draw_embeddings(seen, labels):
-    """Return embeddings.svg: two panels, one scale, 25 images of each pattern."""
+    """Return embeddings.svg: two panels with the axes of JEPA, and 25 images of each pattern."""
     side, top = 300, 62
-    frames = {name: project([point["x"][:100] for point in seen[name]]) for name in RUNS}
+    axes = jepa.transpose(principal_components([point["x"][:100] for point in seen["everything"]]))
+    frames = {name: [jepa.matmul(center(point["x"][:100]), axes) for point in seen[name]] for name in RUNS}
     scale = 0.47 * side / max(abs(v) for run in frames.values() for f in run for place in f for v in place)
     steps = len(seen["everything"])
     times = [round(75 * k / (steps - 1), 1) for k in range(steps)] + [100]  # % of the loop, then a rest
@@ -119,7 +117,7 @@ def draw_embeddings(seen, labels):
         place = f'transform="translate({20 + 110 * kind},{top + side + 40})"'
         lines.append(path(SHAPES[kind], f'fill="{COLORS[kind]}" {place}'))
         lines.append(text(30 + 110 * kind, top + side + 44, pattern))
-    lines.append(text(630, top + side + 44, f"seed {SEED}; one scale", "small end"))
+    lines.append(text(630, top + side + 44, f"seed {SEED}; faint: epoch 0", "small end"))
     still = "@media(prefers-reduced-motion:reduce){use,g{animation:none!important}}"
     return svg(650, top + side + 56, "Embeddings of new images during training", "".join(style) + still, lines)
 
@@ -145,7 +143,7 @@ def draw_collapse(seen):
             points = [(left + size * p["epoch"] / last, place(p[key])) for p in seen[name] if p[key] is not None]
             d = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
             lines.append(path(f"M{d}", f'class="line r{r}" stroke="{COLORS[1 - r]}"'))
-    return svg(810, 210, "Collapse: the lowest error, and nothing learned", "", lines)
+    return svg(810, 210, "Collapse: a low error, and nothing learned", "", lines)
 
 def draw_data():
     """Return data.svg: a row of patterns, and a row of images with signs and a hidden patch."""
