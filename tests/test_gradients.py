@@ -105,12 +105,12 @@ class FiniteDifferences(Mathematics):
                 self.assertEqual(any(flat(loss()[1])), n > 1 or loss()[0] == jepa.mse(x, y))
 
     def test_a_dimension_that_reaches_gamma_has_no_gradient_and_one_below_has(self):
-        x = [[0.0, 0.0], [2.0, 0.2], [4.0, 0.4]]
-        std = math.sqrt(jepa.covariance(x)[0][0] + jepa.EPS)
+        x, std = [[0.0, 0.0], [2.0, 0.2]], math.sqrt(2.0 + jepa.EPS)
         loss, gradient = jepa.variance_loss(x, std)
-        self.assertEqual([row[0] for row in gradient], [0.0] * 3)
-        self.assertTrue(gradient[0][1] > 0 > gradient[2][1])
-        self.assertAlmostEqual(loss, (std - math.sqrt(0.04 + jepa.EPS)) / 2)
+        self.assertEqual([row[0] for row in gradient], [0.0] * 2)
+        self.assertTrue(gradient[0][1] > 0 > gradient[1][1])
+        self.assertAlmostEqual(loss, (std - math.sqrt(0.02 + jepa.EPS)) / 2)
+        self.assertAlmostEqual(jepa.covariance_loss([[0.0, 0.0], [2.0, 2.0]])[0], 4.0)
 
     def test_a_step_of_training_is_minus_lr_times_the_gradient_and_then_the_average_moves(self):
         for options in ({"ema_momentum": 0.75}, {"stop_gradient": False, "ema_momentum": 0.0}):

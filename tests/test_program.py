@@ -130,7 +130,7 @@ class Pages(unittest.TestCase):
         self.assertTable({"pixels": ("fixed_1000.txt", "all 16 pixels"), "untrained encoder": ("fixed_1000.txt", "untrained"),
                           "no prediction": ("baseline_1000.txt", "no prediction"),
                           "**JEPA**": ("jepa_1000.txt", "JEPA")}, percent)
-        self.assertTable({name: (study, "JEPA" if name == "everything" else name) for name in jepa.ABLATION},
+        self.assertTable({"everything (JEPA)": (study, "JEPA"), **{name: (study, name) for name in list(jepa.ABLATION)[1:]}},
                          [("Pred", 1, 5), ("R2", 1, 2), ("std", 1, 2), ("dimensions", 1, 1), ("sign", 100, 1),
                           ("1-shot", 100, 1)])
         for line in read(STUDIES, "recorded", "digits.txt").splitlines()[1:]:
@@ -152,7 +152,7 @@ class Pages(unittest.TestCase):
                   for figure in ("sign", "pattern")]
         _, block = recorded("strong_1000.txt", "strong Var")
         slow = block.split("below 95 %: ")[1].split()[0]
-        for words in (*gaps, *shares, f"{slow} of 1,000 seeds", f"{100 * JEPA['R2'][0]:.0f} %", f"{100 * JEPA['retrieved'][0]:.0f} %",
+        for words in (*gaps, *shares, f"{slow} of 1,000 seeds", f"{JEPA['R2'][0]:.2f}", f"{100 * JEPA['retrieved'][0]:.0f} %",
                       f"{100 * strong['sign'][0]:.1f} %", f"{100 * short['sign'][0]:.0f} %",
                       *[f"{100 * value:.0f} %" for value in no_var["1-shot"][:2]]):
             self.assertIn(words, text)
@@ -178,8 +178,6 @@ class Pages(unittest.TestCase):
             os.chdir(folder)
             try:
                 for snippet in blocks("python"):
-                    if "jepa_forward" in snippet:
-                        exec("from jepa import *", names)
                     with contextlib.suppress(ImportError if "matplotlib" in snippet else ()):
                         exec(snippet, names)
                 self.assertEqual(json.loads(read(folder, "model.json")), names["model"])
