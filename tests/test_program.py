@@ -8,8 +8,7 @@ from tests.support import PROGRAM, ROOT, demo_output, printed, read, run, start_
 
 PATTERNS, STUDIES = list(jepa.PATTERNS), os.path.join("tests", "studies")
 
-def setUpModule():
-    start_demo()
+start_demo()  # on import, so that it runs beside the tests of all files
 
 def blocks(kind):
     """Return the fenced blocks of a kind in the README."""
