@@ -143,15 +143,18 @@ class Pages(unittest.TestCase):
         JEPA, head = recorded("jepa_1000.txt", "JEPA")
         base, _ = recorded("baseline_1000.txt", "no prediction")
         untrained, _ = recorded("fixed_1000.txt", "untrained")
-        short, strong, tuned, no_var = [
-            recorded("study.txt", row)[0] for row in ("JEPA", "strong Var", "no prediction, tuned", "no Var")]
+        short, strong, tuned, no_var, stopped = [recorded("study.txt", row)[0] for row in (
+            "JEPA", "strong Var", "no prediction, tuned", "no Var", "no EMA, no Var, no Cov")]
+        cfg, (mean, worst, _) = jepa.Config(), stopped["1-shot"]
         gaps = [f"{100 * (JEPA[figure][0] - other[figure][0]):.0f} points" for figure, other in
                 (("1-shot", base), ("1-shot", tuned), ("linear probe", base))]
         shares = [f"| {figure} | " + " | ".join(f"{100 * row[figure][0]:.0f}" for row in (untrained, base, JEPA)) + " |"
                   for figure in ("sign", "pattern")]
         _, block = recorded("strong_1000.txt", "strong Var")
         slow = block.split("below 95 %: ")[1].split()[0]
-        for words in (*gaps, *shares, f"{slow} of 1,000 seeds", f"{JEPA['R2'][0]:.2f}", f"{100 * JEPA['retrieved'][0]:.0f} %",
+        for words in (*gaps, *shares, f"{slow} of 1,000 seeds", f"{100 * mean:.1f} ({100 * worst:.1f}) %",
+                      f"{cfg.pred_weight:g} Pred + {cfg.var_weight:g} Var + {cfg.cov_weight:g} Cov",
+                      f"{JEPA['R2'][0]:.2f}", f"{100 * JEPA['retrieved'][0]:.0f} %",
                       f"{100 * strong['sign'][0]:.1f} %", f"{100 * short['sign'][0]:.0f} %",
                       *[f"{100 * value:.0f} %" for value in no_var["1-shot"][:2]]):
             self.assertIn(words, text)
