@@ -147,7 +147,7 @@ class Pages(unittest.TestCase):
             "JEPA", "strong Var", "no prediction, tuned", "no Var", "no EMA, no Var, no Cov")]
         cfg, (mean, worst, _) = jepa.Config(), stopped["1-shot"]
         gaps = [f"{100 * (JEPA[figure][0] - other[figure][0]):.0f} points" for figure, other in
-                (("1-shot", base), ("1-shot", tuned), ("linear probe", base))]
+                (("1-shot", base), ("1-shot", tuned), ("linear probe", base), ("linear probe", tuned))]
         shares = [f"| {figure} | " + " | ".join(f"{100 * row[figure][0]:.0f}" for row in (untrained, base, JEPA)) + " |"
                   for figure in ("sign", "pattern")]
         _, block = recorded("strong_1000.txt", "strong Var")
