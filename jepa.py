@@ -24,20 +24,22 @@ towards the weights of the context encoder. So the target weights are an exponen
 moving average (EMA) of the context weights.
 
 What do the encoders learn? They keep what the patches of an image have in common,
-because it helps to predict. They drop what differs from patch to patch at random. The
-dropping happens little by little, in every step:
+because it helps to predict. They drop most of what is random in each patch. This
+happens little by little, in every step:
 
-1. The random part of a visible patch says nothing about the hidden patch. If it changes
-   the prediction, it adds to the error on average. So the gradient makes the context
+1. The random part of a visible patch says nothing about the hidden patch. A prediction
+   that changes with it is further off on average. So the gradient makes the context
    encoder and the predictor respond to it less.
 2. The EMA carries this over to the target encoder.
-3. So the random part of the target gets smaller, and the error falls.
+3. Now the random part of the target is smaller, too, and the error falls.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and would be right. This is
-called collapse. Two things work against it. First, the gradient stops at the target, so
-it cannot pull the target towards the prediction. Second, section 4 adds two terms to
-the loss.
+called collapse. Two things work against it. First, the gradient stops at the target. If
+it went on, it would also pull the target towards the prediction, until all embeddings
+are equal. As it stops, the context encoder is only trained to predict the target as it
+is. For that it needs what the patches have in common, and the EMA passes this on.
+Second, section 4 adds two terms to the loss.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
 trains it several times, with different parts left out.
@@ -72,16 +74,17 @@ class Config:
     epochs: int = 50  # passes over the training images
     batch_size: int = 5  # B
     lr: float = 0.02  # learning rate
-    ema_momentum: float = 0.95  # target weights = 0.95 target + 0.05 context weights
-    # The weights of the loss terms, found by trial. Section 4 has the last two.
+    ema_momentum: float = 0.95  # new target = 0.95 * old + 0.05 * context
+    # The loss is a weighted sum of the prediction error and the two terms of section 4.
+    # These weights were found by trial.
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # the standard deviation below which the variance loss acts
+    gamma: float = 0.1  # the standard deviation that the variance loss asks for
     stop_gradient: bool = True  # False only in section 10, where parts are left out
 
     def __post_init__(self):
-        """Raise ValueError for a setting that makes no sense."""
+        """Raise ValueError for negative, undefined or contradictory settings."""
         for name, value in vars(self).items():
             if not value >= 0:  # also if it is nan
                 raise ValueError(f"{name} must be 0 or more, got {value}")
@@ -98,7 +101,7 @@ class Config:
 # random sign, 1 or -1. All patches of an image belong to the same pattern, while the
 # sign of one patch says nothing about the other patches. So the encoders should keep
 # the pattern and drop the sign. The contrast is random, too, but all patches share it.
-# Every pixel gets some noise.
+# Every pixel gets some noise. The fourth pattern is grey, so signs do not change it.
 
 PATTERNS = {  # each returns the pixel at a row and a column: -1 is black, 1 is white
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,
@@ -118,7 +121,7 @@ def draw_image(pattern, rng):
             index = 2 * (row // 2) + column // 2  # patches 0 and 1 are above 2 and 3
             pixel = signs[index] * contrast * PATTERNS[pattern](row, column)
             noise = rng.gauss(0.0, 0.1)
-            # Platforms differ in the last digits of gauss().
+            # Round, because platforms differ in the last digits of gauss().
             image[row].append(round(pixel + noise, 6))
     return image, signs
 
@@ -199,8 +202,13 @@ def cut_images(images, cfg):
 # ---- 3. A network, forward and backward ----------------------------------------------
 # All networks here have two layers: linear, ReLU, linear. A bias is the weight of an
 # input that is always 1. So we append a 1 to the input of each layer, and a network is
-# just two matrices, W1 and W2. In the backward pass, dA stands for the gradient of the
-# loss with respect to A.
+# just two matrices, W1 and W2.
+#
+# In the backward pass, dA stands for the gradient of the loss with respect to A. Take a
+# matrix product Y = X @ W: Y[r][j] is the sum over i of X[r][i] * W[i][j]. By the chain
+# rule, dW[i][j] is the sum over r of X[r][i] * dY[r][j], and dX[r][i] is the sum over j
+# of dY[r][j] * W[i][j]. As matrix products, with .T for transpose:
+#     dW = X.T @ dY    and    dX = dY @ W.T
 
 
 def dot(a, b):
@@ -208,7 +216,7 @@ def dot(a, b):
     return sum(map(mul, a, b), 0.0)
 
 
-if hasattr(math, "sumprod"):  # Python 3.12 and newer have a faster one
+if hasattr(math, "sumprod"):  # Python 3.12 and newer have this built in, and faster
     dot = math.sumprod
 
 
@@ -236,7 +244,8 @@ def add(x, y, factor=1.0):
 def init_layer(num_in, num_out, rng):
     """Return random weights [in+1][out]. The last row has the biases, which start at 0.
 
-    The limit of the weights is that of Glorot and Bengio (2010, eq. 16).
+    The more inputs and outputs, the smaller the weights, so that the numbers neither
+    grow nor shrink from layer to layer (Glorot and Bengio 2010, eq. 16).
     """
     limit = math.sqrt(6.0 / (num_in + num_out))
     weights = []
@@ -271,15 +280,14 @@ def mlp_backward(net, cache, dy, need_dx=False):
     """
     x, h = cache
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    # The appended 1 is a constant, which has no gradient. So here, and in the rows of
-    # h, we leave out its place.
+    # Now back through W2 and ReLU. The last row of W2 has the biases. They belong to
+    # the 1 at the end of each row of h, which is a constant. So we leave out that row
+    # and the 1.
     W2 = net["W2"][:-1]  # [hidden][out]
-    # dz is dy @ W2.T, but 0 where ReLU gave 0. Each number of dy @ W2.T is the dot
-    # product of a row of dy and a row of W2.
-    dz = []  # [n][hidden]
+    dz = []  # [n][hidden]: dy @ W2.T, but 0 where ReLU gave 0
     for h_row, dy_row in zip(h, dy):
-        active = [v > 0.0 for v in h_row[:-1]]
-        dz.append([dot(dy_row, w) if on else 0.0 for on, w in zip(active, W2)])
+        units = zip(h_row[:-1], W2)  # of each hidden unit: its output, its weights
+        dz.append([dot(dy_row, w) if v > 0.0 else 0.0 for v, w in units])
     dW1 = matmul(transpose(x), dz)  # [in+1][hidden]
     dx = matmul(dz, transpose(net["W1"][:-1])) if need_dx else None  # [n][in]
     return {"W1": dW1, "W2": dW2}, dx
@@ -300,15 +308,15 @@ def init_model(cfg, rng):
 
 
 # ---- 4. The losses, each with its gradient -------------------------------------------
-# The prediction error can be made small without learning anything: give every patch the
-# same embedding. The embeddings have then collapsed to a point. Two loss terms of
-# another method, VICReg (Bardes, Ponce and LeCun 2022), work against this. They are
-# computed from the context embeddings of a batch. The target encoder follows by EMA.
-# The variance loss asks every dimension to vary. But if all dimensions vary together,
-# the embeddings lie on a line. That is a collapse, too. So the covariance loss asks the
-# dimensions to be uncorrelated.
+# The prediction error can be made small without learning anything: give every patch
+# the same embedding. The embeddings have then collapsed to a point. Two loss terms of
+# another method, VICReg (Bardes, Ponce and LeCun 2022), work against this. They act
+# on the context embeddings of a batch, and the target encoder follows by EMA. The
+# variance loss asks every dimension to vary. But if all dimensions vary in
+# proportion, the embeddings lie on a line. That is a collapse, too. So the covariance
+# loss asks the dimensions to be uncorrelated.
 
-EPS = 1e-4  # added to each variance, as the square root has no derivative at 0
+EPS = 1e-4  # added to each variance: at 0, the square root has no derivative
 
 
 def mse_loss(predictions, targets):
@@ -322,8 +330,8 @@ def mse_loss(predictions, targets):
 def centered_columns(embeddings):
     """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n].
 
-    A constant column becomes exactly 0, although its mean is rounded. So section 8 can
-    ask whether a variance is 0.
+    The mean is rounded, so v - mean can be 1e-17 in place of 0. A constant column is
+    set to exactly 0, so that functions below can ask if a variance is 0.
     """
     columns = []
     for column in transpose(embeddings):
@@ -348,9 +356,10 @@ def variance_loss(embeddings, gamma):
         loss += max(0.0, gamma - std) / D
         # d loss / d std = -1 / D, as long as std is below gamma.
         # d std / d column = column / (std * (n - 1)).
-        # This is the gradient for the centered column. To go back through the
-        # centering, subtract the mean of the gradient. Here that mean is already 0,
-        # because a centered column sums to 0.
+        # The product of the two is the gradient for the centered column. Before the
+        # centering, raising one number also raises the mean. So the gradient for that
+        # column is this one minus its own mean. But its mean is 0, because a centered
+        # column sums to 0.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
         gradient.append([factor * v for v in column])
     return loss, transpose(gradient)  # [n][D]
@@ -374,18 +383,18 @@ def covariance_loss(embeddings):
         C[d][d] = 0.0  # leave out the variances
     loss = sum(dot(row, row) for row in C) / D
     # d loss / d C[i][j] = 2 C[i][j] / D.
-    # C[i][j] is the dot product of columns i and j, divided by n - 1. Column i is also
-    # in C[j][i], which is equal, so it gets another 2:
+    # d C[i][j] / d column i = column j / (n - 1).
+    # Each pair occurs twice in the sum, as C[i][j] and as C[j][i]. So
     # d loss / d column i = sum over j of 4 C[i][j] / D * column j / (n - 1).
-    # This is a weighted sum of centered columns. So, again, its mean is already 0.
+    # Its mean is 0 again, because it is a sum of centered columns.
     n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
 
 
 # ---- 5. The forward pass of one image ------------------------------------------------
-# This is a JEPA in its simplest form: one image, and no gradients. Unless they are
-# given a model, the functions use MODEL, whose weights are random.
+# This is a JEPA in its simplest form: one image, and no gradients. Without a model
+# argument, the functions use MODEL, which is untrained.
 
 MODEL = init_model(Config(), random.Random(0))
 
@@ -452,7 +461,7 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
     # Encode the context with the context encoder, which is trained.
     context_embs = [context_encode(patches[i], model) for i in context_mask]
     avg_context = average(context_embs)
-    # Encode the target patches with the target encoder, which has no gradient.
+    # Encode the target patches with the target encoder, which is not.
     target_embs = [target_encode(patches[i], model) for i in target_mask]
     # Predict the target embeddings.
     predictions = [predict(avg_context, pos, model, cfg) for pos in target_mask]
@@ -488,13 +497,15 @@ def loss_and_gradients(batch, model, cfg):
             image_of_target.append(index)
             positions.append(one_hot(i, len(patches)))
 
-    # averaging @ context_embs will give the means that go into the predictor. Say that
-    # image 0 has the context patches 0 to 2 of the batch, and image 1 has 3 to 5. Then
-    # the row of a target patch of image 0 is [1/3, 1/3, 1/3, 0, 0, 0].
+    # For each target patch, the predictor needs the mean of the context embeddings of
+    # the same image. We write it as a matrix product, averaging @ context_embs, because
+    # we know how to go backward through that. If a batch has two images of three
+    # context patches each, a row of averaging is [1/3, 1/3, 1/3, 0, 0, 0] for a target
+    # patch of the first image, and [0, 0, 0, 1/3, 1/3, 1/3] for one of the second.
     averaging = []  # [m][n]
     for index in image_of_target:
         share = 1.0 / image_of_context.count(index)
-        row = [share if other == index else 0.0 for other in image_of_context]
+        row = [share if image == index else 0.0 for image in image_of_context]
         averaging.append(row)
 
     # Forward
@@ -521,19 +532,21 @@ def loss_and_gradients(batch, model, cfg):
     )
     D = len(context_embs[0])
     d_means = [row[:D] for row in d_inputs]  # [m][D], without the positions
+    # The context embeddings enter all three losses, so three gradients add up.
     d_context_embs = matmul(transpose(averaging), d_means)  # [n][D]
     d_context_embs = add(d_context_embs, var_gradient, cfg.var_weight)
     d_context_embs = add(d_context_embs, cov_gradient, cfg.cov_weight)
     d_encoder, _ = mlp_backward(encoder, context_cache, d_context_embs)
 
-    # One call is missing: the backward pass of the target encoder. Its output is taken
-    # as given, like a label. This is the stop-gradient.
-    # Section 10 switches the stop-gradient off, to see what happens. Then the call is
-    # made, and the targets, too, are pulled towards the predictions. In that case the
-    # target encoder is an exact copy, so both encoders act as one network that is used
-    # twice. The gradient of this network is the sum of the two gradients.
+    # One call is missing here: the backward pass of the target encoder. Its output is
+    # taken as given, like a label. This is the stop-gradient.
+    # Section 10 switches the stop-gradient off, to see what it is good for. Only then
+    # the call is made, and the targets, too, are pulled towards the predictions. Config
+    # demands momentum 0 for this, so the EMA copies the context encoder after every
+    # step. One network thus makes both predictions and targets, and its gradient is the
+    # sum over both uses.
     if not cfg.stop_gradient:
-        # The error is prediction - target. Hence the -1.
+        # The error is prediction - target, and the minus gives the -1.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
         d_target, _ = mlp_backward(target_encoder, target_cache, d_target_embs)
         for layer in d_encoder:
@@ -583,9 +596,8 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
     """Train a model in place, or a new one if none is given.
 
     images    [N][height][width], with pixels of about -1 to 1
-    rng       draws the weights, the order of images and the masks. To continue
-              training, pass the same rng and the model again. A fresh rng with the same
-              seed would repeat the same draws.
+    rng       a random.Random for the weights, the order of images and the masks. To
+              continue training, pass the model and the same rng again.
     masks     a function of num_patches and rng that returns two masks
     on_epoch  a function of epoch, losses and model, called after each epoch
 
@@ -669,12 +681,13 @@ def embedding_std(embeddings):
 
 
 def participation_ratio(embeddings):
-    """Return how many dimensions embeddings [n][D] use: 0 for a point, 1 for a line.
+    """Return how many dimensions embeddings [n][D] use, whatever their scale.
 
-    If k eigenvalues of the covariance matrix are equal and the others are 0, the result
-    is k. In general it is (sum of the eigenvalues)^2 / (sum of their squares). The
-    first sum is the trace of C. The second is the trace of C @ C. As C is symmetric,
-    that is the sum of the squares of all its numbers.
+    Let v be the variances along the axes of the cloud of embeddings, which are the
+    eigenvalues of the covariance matrix C. The result is (sum of v)^2 / (sum of v^2).
+    If k of them are equal and the others are 0, that is k. By linear algebra, the sum
+    of v is the trace of C, and the sum of v^2 is the sum of the squares of all numbers
+    in C. If all embeddings are equal, return 0.
     """
     C = covariance(embeddings)
     trace = sum(C[d][d] for d in range(len(C)))
@@ -700,7 +713,7 @@ def explained_variance(embeddings, labels):
     variance of these means, divided by the variance of the rows.
     """
     rows = to_rows(embeddings, "embeddings")
-    means = []  # [n][D], in another order than the rows, which does not matter
+    means = []  # [n][D], one for each row; for a variance, their order is irrelevant
     for members in group_rows(rows, labels).values():
         means += [average(members)] * len(members)
     variance = mean_variance(rows)
@@ -733,15 +746,13 @@ def linear_probe(train_x, train_labels, x):
     columns = centered_columns(train_x)  # [D][n]
     A = matmul(columns, transpose(columns))  # [D][D]
     goal = matmul(columns, wanted)  # [D][classes]
-    # Ridge regression solves (A + r I) @ weights = goal. We come close by gradient
-    # descent, in which the weights also shrink by 1 % in each step:
-    #     weights <- 0.99 weights + step * (goal - A @ weights)
-    # They stay the same once (A + r I) @ weights = goal, with r = 0.01 / step.
-    # No step overshoots, because the trace of A is at least its largest eigenvalue.
+    # The gradient of half the squared error is A @ weights - goal. We take 200 steps of
+    # gradient descent. In each of them the weights also shrink by 1 %, which keeps them
+    # small. That is the ridge. A step below 1 / trace cannot overshoot.
     trace = sum(dot(column, column) for column in columns)
     step = 0.9 / trace if trace > 0.0 else 0.0
     weights = scale(0.0, goal)  # [D][classes]
-    for _ in range(200):  # enough to come close
+    for _ in range(200):
         gradient = add(matmul(A, weights), goal, -1.0)
         weights = add(scale(0.99, weights), gradient, -step)
     centered = add(x, [average(train_x)] * len(x), -1.0)  # [m][D]
@@ -787,8 +798,8 @@ def r_squared(pred_loss, images, model, cfg):
     """Estimate the share of the variance of the targets that the predictor explains.
 
     R2 is 1 - pred_loss / V, where V is the variance of the targets of all patches. It
-    is an estimate, because the weights change while pred_loss is measured, and V is
-    measured afterwards. If V is 0, return nan.
+    is an estimate, because pred_loss is averaged over an epoch in which the weights
+    change. If V is 0, return nan.
     """
     variance = mean_variance(embed_patches(images, model, cfg))
     return 1.0 - pred_loss / variance if variance > 0.0 else math.nan
@@ -800,9 +811,9 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     - the accuracy of nearest_centroid with one label per class
     - the accuracy of linear_probe with 50 labels per class
     - the share of the variance of the patch vectors that the pattern explains
-    - the share that the sign adds, once pattern and position are known. Without
-      the position, the effect of the sign would cancel: a gradient is dark on one side
-      and light on the other, and a sign of -1 turns one into the other.
+    - the further share that the sign explains, once pattern and position are known.
+      Position matters, because a sign of -1 makes the left half of h_gradient lighter,
+      but the right half darker.
     """
     rng = random.Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -839,8 +850,9 @@ def show(images, titles):
                 if pixel is None:
                     line += "??"
                 else:
-                    level = int(5 * pixel + 5)  # -1 gives 0, 1 gives 10
-                    line += 2 * shades[min(9, max(0, level))]
+                    level = int(5 * pixel + 5)
+                    level = min(9, max(0, level))  # noise can go beyond black and white
+                    line += 2 * shades[level]
             line += "    "
         print(line.rstrip())
 
@@ -859,9 +871,7 @@ Architecture: 2x2 patches -> {cfg.embed_dim}-dim embeddings
 
 The patterns:""")
     show(clean_images, PATTERNS)
-    print(
-        "\nTraining images, under the signs of their patches. One patch is hidden (??):"
-    )
+    print("\nTraining images, with the signs of their patches (?? is hidden):")
     examples = []
     titles = []
     for image, image_signs in zip(images[:4], signs):
@@ -873,7 +883,7 @@ The patterns:""")
 Training for {cfg.epochs} epochs...
 Learning rate: {cfg.lr}, EMA momentum: {cfg.ema_momentum}
 Loss: {cfg.pred_weight:g} Pred + {cfg.var_weight:g} Var + {cfg.cov_weight:g} Cov
-R2: share of the variance of the targets that the predictor explains
+R2: share of the targets' variance that is predicted; below 0: worse than their mean
 ------------------------------------------------------------""")
 
     def report(epoch, losses, model):
@@ -906,17 +916,19 @@ Embeddings for different patterns:""")
 Hidden patches, and the clean patches whose embeddings are nearest to the prediction.
 If the sign is dropped, a patch and its negative should both be among the nearest.""")
     clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
-    candidates = [*clean, *scale(-1.0, clean)]
-    # The first three images show the first three patterns. The fourth has no negative.
+    # The fourth pattern is grey, so it is its own negative.
+    candidates = [*clean, *scale(-1.0, clean[:3])]
+    # Take an image of each of the first three patterns, and hide its last patch.
     for *visible, hidden in cut_images(test_images[:3], cfg):
         avg_context = average([context_encode(patch, model) for patch in visible])
         prediction = predict(avg_context, 3, model, cfg)
+        # Sort by the distance between prediction and embedding.
         candidates.sort(key=lambda p: math.dist(prediction, target_encode(p, model)))
         pictures = [[p[:2], p[2:]] for p in [hidden, *candidates[:3]]]
         show(pictures, ("hidden", "1st", "2nd", "3rd"))
 
     print("""
-               accuracy on new images   patch variance explained by
+               accuracy on new images      share of patch variance
                 1-shot   linear probe         pattern    sign""")
 
     def table_row(name, image_vectors, patch_vectors):
@@ -931,7 +943,7 @@ If the sign is dropped, a patch and its negative should both be among the neares
     # The row of the pixels gets all 16 pixels of an image, the others only D numbers.
     image_pixels = [[v for row in image for v in row] for image in test_images]
     table_row("pixels", image_pixels, patch_pixels)
-    # train() draws the weights first. So, with the same seed, all three models start
+    # train() begins with init_model. So, with the same seed, all three models start
     # from the same weights.
     untrained = init_model(cfg, random.Random(seed))
     baseline, _ = train(images, replace(cfg, pred_weight=0.0), random.Random(seed))
@@ -940,30 +952,39 @@ If the sign is dropped, a patch and its negative should both be among the neares
     for name, each in models.items():
         patch_vectors = embed_patches(test_images, each, cfg)
         probes[name] = table_row(name, embed(test_images, each, cfg), patch_vectors)
-    print("'no prediction' is the same training without Pred. The gap is due to Pred.")
+    print("'no prediction' is JEPA without Pred. 'sign': beyond pattern and position.")
     result = f"{probes['JEPA']:.4g}% accuracy on downstream classification!"
     untrained_result = f"(untrained encoder: {probes['untrained']:.4g}%)"
     print(f"\nLinear Probe Test: {result} {untrained_result}")
 
 
 # ---- 10. Ablation: which part prevents collapse? -------------------------------------
-# On most seeds, the stop-gradient does, or in its place a strong variance loss.
+# Trained on prediction alone, the embeddings collapse to a point. With Var and Cov they
+# do not, but on most seeds they come close to a line. With the stop-gradient they do
+# not collapse to a point, even without Var and Cov.
+#
+# What are Var and Cov good for, then? With them, training succeeds on more seeds. They
+# have a price. They keep more dimensions in use than the patterns need, and the sign
+# fills the rest. So "everything" keeps more of the sign than most of the other rows.
 
-# Without the stop-gradient, one encoder must do both jobs (section 6). With momentum 0
-# the target encoder is always a copy, so the gradient is exact.
-TARGETS_TRAINED = {"stop_gradient": False, "ema_momentum": 0.0}
+# Without the stop-gradient, one encoder does both jobs (section 6). With momentum 0 the
+# target encoder is always a copy of the context encoder.
+ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
+NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
     "everything": {},
     "no prediction": {"pred_weight": 0.0},
-    "no stop-gradient": TARGETS_TRAINED,
+    "no stop-gradient": ONE_ENCODER,
     "no EMA": {"ema_momentum": 0.0},
     "no Var": {"var_weight": 0.0},
     "no Cov": {"cov_weight": 0.0},
-    "no Var, no Cov": {"var_weight": 0.0, "cov_weight": 0.0},
-    "prediction alone": {**TARGETS_TRAINED, "var_weight": 0.0, "cov_weight": 0.0},
-    # As in VICReg: no stop-gradient, but a strong variance loss. The embeddings spread
-    # more widely, and the gradients grow with them. So the learning rate is lower.
-    "strong Var": {**TARGETS_TRAINED, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
+    "no Var, no Cov": NO_VAR_NO_COV,
+    "no EMA, Var or Cov": {"ema_momentum": 0.0, **NO_VAR_NO_COV},
+    "prediction alone": {**ONE_ENCODER, **NO_VAR_NO_COV},
+    # Another recipe, in the manner of VICReg: one encoder, and a strong variance loss.
+    # The embeddings spread more widely, which makes the gradients larger. So the
+    # learning rate is lower.
+    "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
 
@@ -989,30 +1010,31 @@ def collapse(cfg, seed):
             verdict = "all in one point"
         elif dimensions < 1.5:
             verdict = "on a line"
-        line = f"{name:17}{pred_loss:9.5f}{r2:7.2f}{std:7.2f}{dimensions:12.1f}"
+        line = f"{name:19}{pred_loss:9.5f}{r2:7.2f}{std:7.2f}{dimensions:12.1f}"
         line += f"{sign:8.1%}{one_shot:8.1%}  {verdict}"
         print(line.replace("nan", "  -").rstrip(), flush=True)
 
     print(f"""Ablation: which part prevents collapse?
 ============================================================
 Pred        prediction error in the last of {cfg.epochs} epochs
-R2          share of the variance of the targets that the predictor explains
+R2          share of the targets' variance that is predicted; below 0: worse than
+            their mean
 std         standard deviation of the embeddings, divided by that before training
 dimensions  how many of the {cfg.embed_dim} dimensions the embeddings use
-sign        share of the variance of patch embeddings that the sign explains
+sign        share of the variance that the sign explains beyond pattern and position
 1-shot      accuracy with one label per class
 
-                      Pred     R2    std  dimensions    sign  1-shot""")
+                        Pred     R2    std  dimensions    sign  1-shot""")
     ablation_row("untrained", math.nan, untrained)
     for name, changes in ABLATION.items():
         try:
             model, history = train(images, replace(cfg, **changes), random.Random(seed))
             ablation_row(name, history[-1]["pred"], model)
         except FloatingPointError:
-            print(f"{name:17} diverged", flush=True)
+            print(f"{name:21}diverged", flush=True)
     print("""
-'no stop-gradient', 'prediction alone' and 'strong Var' also have no EMA: their gradient
-is exact only if both encoders are equal. So compare them with 'no EMA'.
+Two pairs of rows differ only in the stop-gradient: 'no stop-gradient' and 'no EMA',
+'prediction alone' and 'no EMA, Var or Cov'.
 The lowest Pred is that of collapsed embeddings. So a low Pred alone proves nothing.""")
 
 
@@ -1023,7 +1045,7 @@ def main():
     parser.add_argument("--epochs", type=int, help="passes over the training images")
     parser.add_argument("--collapse", action="store_true", help="run the ablation")
     options = parser.parse_args()
-    epochs = 40 if options.collapse else Config.epochs  # nine trainings take a while
+    epochs = 35 if options.collapse else Config.epochs  # ten trainings take a while
     if options.epochs is not None:
         epochs = options.epochs
     if options.seed < 0 or epochs < 1:

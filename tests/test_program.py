@@ -147,7 +147,7 @@ class Pages(unittest.TestCase):
         base, _ = recorded("baseline_1000.txt", "no prediction")
         untrained, _ = recorded("fixed_1000.txt", "untrained")
         short, strong, tuned, no_var, stopped = [recorded("study.txt", row)[0] for row in (
-            "JEPA", "strong Var", "no prediction, tuned", "no Var", "no EMA, no Var, no Cov")]
+            "JEPA", "strong Var", "no prediction, tuned", "no Var", "no EMA, Var or Cov")]
         cfg, (mean, worst, _) = jepa.Config(), stopped["1-shot"]
         gaps = [f"{100 * (JEPA[figure][0] - other[figure][0]):.0f} points" for figure, other in
                 (("1-shot", base), ("1-shot", tuned), ("linear probe", base), ("linear probe", tuned))]

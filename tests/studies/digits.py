@@ -17,7 +17,7 @@ TRAINED = {
     "no prediction": {"pred_weight": 0.0},
     "JEPA, predictor 160": {"predictor_hidden": 160},
     "JEPA": {},
-    "strong Var": {**jepa.TARGETS_TRAINED, "var_weight": 40.0, "cov_weight": 100.0, "lr": 0.006},
+    "strong Var": {**jepa.ONE_ENCODER, "var_weight": 40.0, "cov_weight": 100.0, "lr": 0.006},
 }
 
 def random_signs(img, rng):

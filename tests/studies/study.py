@@ -17,12 +17,11 @@ FIXED = ["mean of the pixels", "all 16 pixels", "all 16 pixels, nearest neighbor
          "all 16 absolute values", "products of the pixels"]
 AUTOENCODERS = {"masked autoencoder": {"var_weight": 0.0, "cov_weight": 0.0},
                 "masked autoencoder, Var and Cov": {}}
-MORE = {  # the stop-gradient alone, and no prediction at settings of its own
-    "no EMA, no Var, no Cov": {"ema_momentum": 0.0, "var_weight": 0.0, "cov_weight": 0.0},
+BASELINES = {  # no prediction, at settings of its own
     "no prediction, tuned": {"pred_weight": 0.0, "gamma": 0.4, "lr": 0.05},
     "no prediction, gamma 0.4, 200 epochs": {"pred_weight": 0.0, "gamma": 0.4, "epochs": 200},
 }
-TRAINED = {"untrained": {"epochs": 0}, "JEPA": {}, **jepa.ABLATION, **MORE}
+TRAINED = {"untrained": {"epochs": 0}, "JEPA": {}, **jepa.ABLATION, **BASELINES}
 TRAINED.pop("everything")  # that is JEPA
 ROWS = [*FIXED, *AUTOENCODERS, *TRAINED]
 HIGHER_IS_WORSE = ("sign", "Pred", "loss")
