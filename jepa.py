@@ -541,12 +541,13 @@ def loss_and_gradients(batch, model, cfg):
     # One call is missing here: the backward pass of the target encoder. Its output is
     # taken as given, like a label. This is the stop-gradient.
     # Section 10 switches the stop-gradient off, to see what it is good for. Only then
-    # the call is made, and the targets, too, are pulled towards the predictions. Config
+    # is the call made, and the targets, too, are pulled towards the predictions. Config
     # demands momentum 0 for this, so the EMA copies the context encoder after every
     # step. One network thus makes both predictions and targets, and its gradient is the
     # sum over both uses.
     if not cfg.stop_gradient:
-        # The error is prediction - target, and the minus gives the -1.
+        # The loss depends on prediction - target. So the gradient for the target is
+        # that for the prediction, with the opposite sign.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
         d_target, _ = mlp_backward(target_encoder, target_cache, d_target_embs)
         for layer in d_encoder:
@@ -791,9 +792,6 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
     return correct / count
 
 
-# ---- 9. The demo ---------------------------------------------------------------------
-
-
 def r_squared(pred_loss, images, model, cfg):
     """Estimate the share of the variance of the targets that the predictor explains.
 
@@ -830,6 +828,9 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     without_sign = explained_variance(patch_vectors, pattern_and_position)
     with_sign = explained_variance(patch_vectors, all_three)
     return one_shot, probe, by_pattern, with_sign - without_sign
+
+
+# ---- 9. The demo ---------------------------------------------------------------------
 
 
 def clean_image(pattern):
@@ -952,7 +953,9 @@ If the sign is dropped, a patch and its negative should both be among the neares
     for name, each in models.items():
         patch_vectors = embed_patches(test_images, each, cfg)
         probes[name] = table_row(name, embed(test_images, each, cfg), patch_vectors)
-    print("'no prediction' is JEPA without Pred. 'sign': beyond pattern and position.")
+    print(
+        "'no prediction' is JEPA without Pred. 'sign' is on top of pattern and position."
+    )
     result = f"{probes['JEPA']:.4g}% accuracy on downstream classification!"
     untrained_result = f"(untrained encoder: {probes['untrained']:.4g}%)"
     print(f"\nLinear Probe Test: {result} {untrained_result}")
@@ -967,8 +970,7 @@ If the sign is dropped, a patch and its negative should both be among the neares
 # have a price. They keep more dimensions in use than the patterns need, and the sign
 # fills the rest. So "everything" keeps more of the sign than most of the other rows.
 
-# Without the stop-gradient, one encoder does both jobs (section 6). With momentum 0 the
-# target encoder is always a copy of the context encoder.
+# Without the stop-gradient, one encoder does both jobs (section 6).
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
