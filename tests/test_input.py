@@ -62,18 +62,18 @@ embed([EIGHT], MODEL, CFG) | 4 | 16; embed_patches([EIGHT], MODEL, CFG) | 4 | 16
 jepa_forward(EIGHT, [0, 1, 2], [3]) | 4 | 16; jepa_forward(IMAGE, [0, 1, 2], [2]) | [0, 1, 2] | [2]
 jepa_forward(IMAGE, [0, 1, 1], [2]) | [0, 1, 1]; jepa_forward(IMAGE, [], [2]) | []
 jepa_forward(IMAGE, [0], []) | []; jepa_forward(IMAGE, [0], [-1]) | -1; jepa_forward(IMAGE, [0], [4]) | 4
-context_encode([0.1] * 3) | 4 | 3; target_encode([0.1] * 5) | 4 | 5; predict([0.1] * 5, 0) | 10 | 9
+context_encode([0.1] * 3) | 4 | 3; context_encode([0.1] * 5) | 4 | 5; target_encode([0.1] * 5) | 4 | 5; predict([0.1] * 5, 0) | 10 | 9
 predict([0.1] * 6, 4) | 0 to 3 | 4; predict([0.1] * 6, -1) | -1; mse([], []) | rows; mse(X, X[1:]) | shape
-mse([[0.1]], [[0.1, 0.2]]) | shape; average([]) | rows; average([[1.0], [2.0, 3.0]]) | one length
+mse([[0.1]], [[0.1, 0.2]]) | shape; mse(X[1:], X) | shape; mse([[0.1, 0.2]], [[0.1]]) | shape; average([]) | rows; average([[1.0], [2.0, 3.0]]) | one length
 participation_ratio([[1, 2, 9], [3, 1], [2, 2]]) | one length; embedding_std([[1, 2], [NAN, 1]]) | finite
 participation_ratio([{0: 1.0, 1: 2.0}] * 3) | dict; participation_ratio(["12", "34"]) | str
 participation_ratio({0: [1.0]}) | dict; covariance([[1.0, 2.0], [3.0]]) |
-explained_variance(X, LABELS[1:]) | 6 | 5; nearest_centroid(X, LABELS[1:], X) | 6 | 5
-nearest_centroid(X, LABELS, [[0.1]]) |; linear_probe(X, LABELS, [[0.1]]) | 2 | 1
+explained_variance(X, LABELS[1:]) | 6 | 5; explained_variance(X, [*LABELS, 0]) | 6 | 7; nearest_centroid(X, LABELS[1:], X) | 6 | 5
+nearest_centroid(X, LABELS, [[0.1]]) |; linear_probe(X, LABELS, [[0.1]]) | 2 | 1; linear_probe(X, LABELS, [[0.1] * 3]) | 2 | 3
 linear_probe(X, LABELS, [[NAN, 0.1]]) | x | finite; linear_probe([[NAN, 1.0], *X[1:]], LABELS, X) | train_x
 linear_probe(X, LABELS[1:], X) | 6 | 5; few_shot_accuracy(nearest_centroid, X, LABELS[1:], 1, rng()) | 6 | 5
 few_shot_accuracy(nearest_centroid, X, LABELS, 3, rng()) | 3 | 'a'
-few_shot_accuracy(nearest_centroid, X, LABELS, 0, rng()) | 0; few_shot_accuracy(lambda x, labels, rest: labels[:1], X, LABELS, 1, rng()) | 4 | 1
+few_shot_accuracy(nearest_centroid, X, LABELS, 0, rng()) | 0; few_shot_accuracy(lambda x, labels, rest: labels * 9, X, LABELS, 1, rng()) | 4 | 18; few_shot_accuracy(lambda x, labels, rest: labels[:1], X, LABELS, 1, rng()) | 4 | 1
 few_shot_accuracy(nearest_centroid, X, LABELS, 1, 42) | random.Random | int"""
 for _name in "epochs batch_size lr pred_weight var_weight cov_weight gamma ema_momentum".split():
     REFUSED += f"; Config({_name}=-1) | {_name} | -1; Config({_name}=NAN) | {_name} | nan"
