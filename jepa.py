@@ -953,9 +953,7 @@ If the sign is dropped, a patch and its negative should both be among the neares
     for name, each in models.items():
         patch_vectors = embed_patches(test_images, each, cfg)
         probes[name] = table_row(name, embed(test_images, each, cfg), patch_vectors)
-    print(
-        "'no prediction' is JEPA without Pred. 'sign' is on top of pattern and position."
-    )
+    print("'no prediction' lacks only Pred. 'sign' is on top of pattern and position.")
     result = f"{probes['JEPA']:.4g}% accuracy on downstream classification!"
     untrained_result = f"(untrained encoder: {probes['untrained']:.4g}%)"
     print(f"\nLinear Probe Test: {result} {untrained_result}")
