@@ -88,8 +88,6 @@ class Config:
         for name, value in vars(self).items():
             if not value >= 0:  # also if it is nan
                 raise ValueError(f"{name} must be 0 or more, got {value}")
-        if self.ema_momentum > 1:
-            raise ValueError(f"ema_momentum must be 1 or less, got {self.ema_momentum}")
         if self.ema_momentum > 0 and not self.stop_gradient:
             # Without the stop-gradient, both encoders must have the same weights (see
             # section 6). With momentum 0, the EMA copies the weights.
@@ -120,18 +118,17 @@ def draw_image(pattern, rng):
         for column in range(4):
             index = 2 * (row // 2) + column // 2  # patches 0 and 1 are above 2 and 3
             pixel = signs[index] * contrast * PATTERNS[pattern](row, column)
-            noise = rng.gauss(0.0, 0.1)
+            pixel += rng.gauss(0.0, 0.1)
             # Round, because platforms differ in the last digits of gauss().
-            image[row].append(round(pixel + noise, 6))
+            image[row].append(round(pixel, 6))
     return image, signs
 
 
 def draw_dataset(per_pattern, rng):
     """Draw images of all patterns in turn. Return images, signs and labels."""
     labels = list(PATTERNS) * per_pattern
-    drawn = [draw_image(label, rng) for label in labels]
-    images = [image for image, _ in drawn]
-    signs = [image_signs for _, image_signs in drawn]
+    pairs = [draw_image(label, rng) for label in labels]
+    images, signs = zip(*pairs)  # a list of pairs becomes two tuples
     return images, signs, labels
 
 
@@ -211,6 +208,11 @@ def cut_images(images, cfg):
 #     dW = X.T @ dY    and    dX = dY @ W.T
 
 
+def shape(x):
+    """Return the numbers of rows and columns of a matrix."""
+    return len(x), len(x[0])
+
+
 def dot(a, b):
     """Return the dot product of two vectors of the same length."""
     return sum(map(mul, a, b), 0.0)
@@ -227,6 +229,8 @@ def transpose(x):
 
 def matmul(x, y):
     """Return the matrix product x @ y: [n][k], [k][m] -> [n][m]."""
+    if len(x[0]) != len(y):
+        raise ValueError(f"cannot multiply {shape(x)} by {shape(y)}")
     columns = transpose(y)
     return [[dot(row, column) for column in columns] for row in x]
 
@@ -238,6 +242,8 @@ def scale(factor, x):
 
 def add(x, y, factor=1.0):
     """Return the matrix x + factor * y."""
+    if shape(x) != shape(y):
+        raise ValueError(f"cannot add {shape(x)} and {shape(y)}")
     return [[v + factor * w for v, w in zip(a, b)] for a, b in zip(x, y)]
 
 
@@ -256,16 +262,15 @@ def init_layer(num_in, num_out, rng):
 
 def init_mlp(num_in, num_hidden, num_out, rng):
     """Return a new network: W1 [in+1][hidden] and W2 [hidden+1][out]."""
-    W1 = init_layer(num_in, num_hidden, rng)
-    W2 = init_layer(num_hidden, num_out, rng)
-    return {"W1": W1, "W2": W2}
+    return {
+        "W1": init_layer(num_in, num_hidden, rng),
+        "W2": init_layer(num_hidden, num_out, rng),
+    }
 
 
 def mlp_forward(net, x):
     """Return outputs [n][out] for inputs x [n][in], and a cache for mlp_backward."""
     x = [[*row, 1.0] for row in x]  # [n][in+1]
-    if len(x[0]) != len(net["W1"]):
-        raise ValueError(f"expected {len(net['W1']) - 1} inputs, got {len(x[0]) - 1}")
     z = matmul(x, net["W1"])  # [n][hidden]
     h = [[v if v > 0.0 else 0.0 for v in row] for row in z]  # [n][hidden]: ReLU
     h = [[*row, 1.0] for row in h]  # [n][hidden+1]
@@ -299,10 +304,9 @@ def init_model(cfg, rng):
     encoder = init_mlp(cfg.patch_size**2, cfg.encoder_hidden, D, rng)
     # The input of the predictor: D numbers for the mean, K for the position (one-hot).
     predictor = init_mlp(D + cfg.num_patches, cfg.predictor_hidden, D, rng)
-    target_encoder = copy.deepcopy(encoder)
     return {
         "context_encoder": encoder,
-        "target_encoder": target_encoder,
+        "target_encoder": copy.deepcopy(encoder),
         "predictor": predictor,
     }
 
@@ -435,8 +439,6 @@ def mse(predictions, targets):
     """Return the mean squared error between predictions [n][D] and targets [n][D]."""
     predictions = to_rows(predictions, "predictions")
     targets = to_rows(targets, "targets")
-    if len(predictions) != len(targets) or len(predictions[0]) != len(targets[0]):
-        raise ValueError("predictions and targets must have the same shape")
     error, _ = mse_loss(predictions, targets)
     return error
 
@@ -447,11 +449,12 @@ def check_masks(context_mask, target_mask, num_patches):
     A mask is a list of indices of patches, from 0 to num_patches - 1.
     """
     both = [*context_mask, *target_mask]
-    in_range = all(0 <= i < num_patches for i in both)
-    different = len(set(both)) == len(both)
-    if not (len(context_mask) and len(target_mask) and in_range and different):
-        need = f"different patches from 0 to {num_patches - 1}"
-        raise ValueError(f"masks need {need}, got {context_mask} and {target_mask}")
+    usable = all(0 <= i < num_patches and both.count(i) == 1 for i in both)
+    if not (usable and len(context_mask) and len(target_mask)):
+        raise ValueError(
+            f"masks need different patches from 0 to {num_patches - 1}, "
+            f"got {context_mask} and {target_mask}"
+        )
 
 
 def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
@@ -587,12 +590,6 @@ def round_weights(net):
         net[layer] = [[round(weight, 6) for weight in row] for row in weights]
 
 
-def check_rng(rng):
-    """Raise ValueError unless rng is a generator of Python's random module."""
-    if not isinstance(rng, random.Random):
-        raise ValueError(f"rng must be a random.Random, got {type(rng).__name__}")
-
-
 def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
     """Train a model in place, or a new one if none is given.
 
@@ -605,7 +602,8 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
     Return the model, and a list of the losses of each epoch, averaged over the images.
     Raise FloatingPointError if training diverges, and leave the model as it was.
     """
-    check_rng(rng)
+    if not isinstance(rng, random.Random):
+        raise ValueError(f"rng must be a random.Random, got {type(rng).__name__}")
     data = cut_images(images, cfg)
     if model is None:
         model = init_model(cfg, rng)
@@ -617,8 +615,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
         for start in range(0, len(data), cfg.batch_size):
             batch = []
             for patches in data[start : start + cfg.batch_size]:
-                context_mask, target_mask = masks(cfg.num_patches, rng)
-                batch.append((patches, context_mask, target_mask))
+                batch.append((patches, *masks(cfg.num_patches, rng)))
             # Step 1: forward and backward
             batch_losses, gradients = loss_and_gradients(batch, model, cfg)
             # Step 2: gradient descent on the context encoder and the predictor
@@ -634,8 +631,10 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
             round_weights(net)
         if not losses["loss"] < 1e9:  # also if it is nan
             model.update(before)
-            advice = f"try a lower lr than {cfg.lr}, and pixels of about -1 to 1"
-            raise FloatingPointError(f"training diverged in epoch {epoch}: {advice}")
+            raise FloatingPointError(
+                f"training diverged in epoch {epoch}: "
+                f"try a lower lr than {cfg.lr}, and pixels of about -1 to 1"
+            )
         history.append(losses)
         if on_epoch:
             on_epoch(epoch, losses, model)
@@ -670,15 +669,18 @@ def covariance(embeddings):
     return covariance_of_centered(centered_columns(to_rows(embeddings, "embeddings")))
 
 
-def mean_variance(embeddings):
-    """Return the variance of embeddings [n][D], averaged over the dimensions."""
-    C = covariance(embeddings)
-    return sum(C[d][d] for d in range(len(C))) / len(C)
+def trace(C):
+    """Return the sum of the diagonal of a square matrix."""
+    return sum(C[d][d] for d in range(len(C)))
 
 
 def embedding_std(embeddings):
-    """Return the standard deviation of embeddings [n][D], the root of mean_variance."""
-    return math.sqrt(mean_variance(embeddings))
+    """Return the standard deviation of embeddings [n][D].
+
+    This is the square root of the variance, averaged over the dimensions.
+    """
+    C = covariance(embeddings)
+    return math.sqrt(trace(C) / len(C))
 
 
 def participation_ratio(embeddings):
@@ -691,9 +693,8 @@ def participation_ratio(embeddings):
     in C. If all embeddings are equal, return 0.
     """
     C = covariance(embeddings)
-    trace = sum(C[d][d] for d in range(len(C)))
     squares = sum(dot(row, row) for row in C)
-    return trace * trace / squares if squares > 0.0 else 0.0
+    return trace(C) ** 2 / squares if squares > 0.0 else 0.0
 
 
 def group_rows(rows, labels):
@@ -717,8 +718,8 @@ def explained_variance(embeddings, labels):
     means = []  # [n][D], one for each row; for a variance, their order is irrelevant
     for members in group_rows(rows, labels).values():
         means += [average(members)] * len(members)
-    variance = mean_variance(rows)
-    return mean_variance(means) / variance if variance > 0.0 else 0.0
+    std = embedding_std(rows)
+    return (embedding_std(means) / std) ** 2 if std > 0.0 else 0.0
 
 
 def nearest_centroid(train_x, train_labels, x):
@@ -739,8 +740,6 @@ def linear_probe(train_x, train_labels, x):
     """
     train_x = to_rows(train_x, "train_x")
     x = to_rows(x, "x")
-    if len(x[0]) != len(train_x[0]):
-        raise ValueError(f"expected {len(train_x[0])} numbers a row, got {len(x[0])}")
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [one_hot(classes.index(label), len(classes)) for label in labels]
@@ -750,8 +749,7 @@ def linear_probe(train_x, train_labels, x):
     # The gradient of half the squared error is A @ weights - goal. We take 200 steps of
     # gradient descent. In each of them the weights also shrink by 1 %, which keeps them
     # small. That is the ridge. A step below 1 / trace cannot overshoot.
-    trace = sum(dot(column, column) for column in columns)
-    step = 0.9 / trace if trace > 0.0 else 0.0
+    step = 0.9 / trace(A) if trace(A) > 0.0 else 0.0
     weights = scale(0.0, goal)  # [D][classes]
     for _ in range(200):
         gradient = add(matmul(A, weights), goal, -1.0)
@@ -769,27 +767,24 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
     In each trial it is given `shots` random rows of each class of x [n][D], with their
     labels. It has to find the labels of all other rows.
     """
-    check_rng(rng)
     classes = group_rows(to_rows(x, "x"), labels)
     correct = 0
-    count = 0
     for _ in range(trials):
-        train_x, train_labels = [], []
-        test_x, test_labels = [], []
+        known = []
+        others = []
         for label, rows in classes.items():
             if not 0 < shots < len(rows):
                 raise ValueError(f"{shots} shots: class {label!r} has {len(rows)} rows")
-            rows = rng.sample(rows, len(rows))  # a shuffled copy
-            train_x += rows[:shots]
-            train_labels += [label] * shots
-            test_x += rows[shots:]
-            test_labels += [label] * (len(rows) - shots)
+            pairs = [(row, label) for row in rng.sample(rows, len(rows))]  # shuffled
+            known += pairs[:shots]
+            others += pairs[shots:]
+        train_x, train_labels = zip(*known)
+        test_x, test_labels = zip(*others)
         predicted = classifier(train_x, train_labels, test_x)
         if len(predicted) != len(test_x):
             raise ValueError(f"expected {len(test_x)} labels, got {len(predicted)}")
         correct += sum(a == b for a, b in zip(predicted, test_labels))
-        count += len(test_x)
-    return correct / count
+    return correct / (trials * len(others))
 
 
 def r_squared(pred_loss, images, model, cfg):
@@ -799,7 +794,7 @@ def r_squared(pred_loss, images, model, cfg):
     is an estimate, because pred_loss is averaged over an epoch in which the weights
     change. If V is 0, return nan.
     """
-    variance = mean_variance(embed_patches(images, model, cfg))
+    variance = embedding_std(embed_patches(images, model, cfg)) ** 2
     return 1.0 - pred_loss / variance if variance > 0.0 else math.nan
 
 
@@ -816,17 +811,13 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     rng = random.Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
     probe = few_shot_accuracy(linear_probe, image_vectors, labels, 50, rng)
-    patterns = []
-    pattern_and_position = []
-    all_three = []
+    factors = []  # [N*K], the pattern, position and sign of each patch
     for label, image_signs in zip(labels, signs):
         for position, sign in enumerate(image_signs):
-            patterns.append(label)
-            pattern_and_position.append((label, position))
-            all_three.append((label, position, sign))
-    by_pattern = explained_variance(patch_vectors, patterns)
-    without_sign = explained_variance(patch_vectors, pattern_and_position)
-    with_sign = explained_variance(patch_vectors, all_three)
+            factors.append((label, position, sign))
+    by_pattern = explained_variance(patch_vectors, [f[0] for f in factors])
+    without_sign = explained_variance(patch_vectors, [f[:2] for f in factors])
+    with_sign = explained_variance(patch_vectors, factors)
     return one_shot, probe, by_pattern, with_sign - without_sign
 
 
@@ -839,23 +830,22 @@ def clean_image(pattern):
     return [[0.9 * pixel(row, column) for column in range(4)] for row in range(4)]
 
 
+def shade(pixel):
+    """Return two characters for a pixel. A pixel of None is shown as ??."""
+    if pixel is None:
+        return "??"
+    level = int(5 * pixel + 5)
+    level = min(9, max(0, level))  # noise can go beyond black and white
+    return 2 * " .:-=+*#%@"[level]
+
+
 def show(images, titles):
-    """Print images side by side, under their titles. A pixel of None is shown as ??."""
-    shades = " .:-=+*#%@"  # from black to white
+    """Print images side by side, under their titles."""
     width = 2 * len(images[0][0]) + 4
     print("".join(f"{title:{width}}" for title in titles).rstrip())
     for rows in zip(*images):
-        line = ""
-        for row in rows:
-            for pixel in row:
-                if pixel is None:
-                    line += "??"
-                else:
-                    level = int(5 * pixel + 5)
-                    level = min(9, max(0, level))  # noise can go beyond black and white
-                    line += 2 * shades[level]
-            line += "    "
-        print(line.rstrip())
+        parts = ["".join(map(shade, row)) for row in rows]
+        print("    ".join(parts).rstrip())
 
 
 def demo(cfg, seed):
@@ -891,9 +881,11 @@ R2: share of the targets' variance that is predicted; below 0: worse than their 
         """Print the losses of some epochs."""
         if epoch in (1, 2, 5, cfg.epochs) or epoch % 10 == 0:
             r2 = r_squared(losses["pred"], images, model, cfg)
-            line = f"Epoch {epoch:4} | Loss: {losses['loss']:.4f}"
-            line += f" | Pred: {losses['pred']:.4f} | Var: {losses['var']:.4f}"
-            line += f" | Cov: {losses['cov']:.4f} | R2: {r2:.2f}"
+            line = (
+                f"Epoch {epoch:4} | Loss: {losses['loss']:.4f} | "
+                f"Pred: {losses['pred']:.4f} | Var: {losses['var']:.4f} | "
+                f"Cov: {losses['cov']:.4f} | R2: {r2:.2f}"
+            )
             print(line.replace("nan", "-"), flush=True)  # R2 can be nan
 
     model, _ = train(images, cfg, random.Random(seed), on_epoch=report)
@@ -909,7 +901,7 @@ Embeddings for different patterns:""")
     for pattern, a in zip(PATTERNS, embeddings):
         line = f"{pattern:10}"
         for b in embeddings:
-            norms = max(math.hypot(*a) * math.hypot(*b), 1e-300)  # never 0
+            norms = math.hypot(*a) * math.hypot(*b) + 1e-300  # never 0
             line += f"{dot(a, b) / norms:12.3f}"
         print(line)
 
@@ -932,31 +924,29 @@ If the sign is dropped, a patch and its negative should both be among the neares
                accuracy on new images      share of patch variance
                 1-shot   linear probe         pattern    sign""")
 
-    def table_row(name, image_vectors, patch_vectors):
-        """Print a row of the table. Return the accuracy of the linear probe, in %."""
-        figures = evaluate(image_vectors, patch_vectors, test_signs, test_labels, seed)
-        one_shot, probe, pattern, sign = figures
-        print(f"{name:14}{one_shot:8.1%}{probe:15.1%}{pattern:16.1%}{sign:8.1%}")
-        return 100 * probe
-
     patches_of_images = cut_images(test_images, cfg)  # [N][K][P]
     patch_pixels = [patch for patches in patches_of_images for patch in patches]
     # The row of the pixels gets all 16 pixels of an image, the others only D numbers.
     image_pixels = [[v for row in image for v in row] for image in test_images]
-    table_row("pixels", image_pixels, patch_pixels)
+    vectors = {"pixels": (image_pixels, patch_pixels)}
     # train() begins with init_model. So, with the same seed, all three models start
     # from the same weights.
     untrained = init_model(cfg, random.Random(seed))
     baseline, _ = train(images, replace(cfg, pred_weight=0.0), random.Random(seed))
     models = {"untrained": untrained, "no prediction": baseline, "JEPA": model}
-    probes = {}
     for name, each in models.items():
         patch_vectors = embed_patches(test_images, each, cfg)
-        probes[name] = table_row(name, embed(test_images, each, cfg), patch_vectors)
+        vectors[name] = embed(test_images, each, cfg), patch_vectors
+    probes = {}
+    for name, pair in vectors.items():
+        one_shot, probe, pattern, sign = evaluate(*pair, test_signs, test_labels, seed)
+        print(f"{name:14}{one_shot:8.1%}{probe:15.1%}{pattern:16.1%}{sign:8.1%}")
+        probes[name] = 100 * probe
     print("'no prediction' lacks only Pred. 'sign' is on top of pattern and position.")
-    result = f"{probes['JEPA']:.4g}% accuracy on downstream classification!"
-    untrained_result = f"(untrained encoder: {probes['untrained']:.4g}%)"
-    print(f"\nLinear Probe Test: {result} {untrained_result}")
+    print(
+        f"\nLinear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream "
+        f"classification! (untrained encoder: {probes['untrained']:.4g}%)"
+    )
 
 
 # ---- 10. Ablation: which part prevents collapse? -------------------------------------
@@ -972,6 +962,7 @@ If the sign is dropped, a patch and its negative should both be among the neares
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
+    "untrained": {"epochs": 0},
     "everything": {},
     "no prediction": {"pred_weight": 0.0},
     "no stop-gradient": ONE_ENCODER,
@@ -993,27 +984,6 @@ def collapse(cfg, seed):
     rng = random.Random(seed)
     images, _, _ = draw_dataset(50, rng)
     test_images, test_signs, test_labels = draw_dataset(100, rng)
-    untrained = init_model(cfg, random.Random(seed))
-    untrained_std = embedding_std(embed_patches(test_images, untrained, cfg))
-
-    def ablation_row(name, pred_loss, model):
-        """Print a row of the table."""
-        patch_vectors = embed_patches(test_images, model, cfg)
-        r2 = r_squared(pred_loss, images, model, cfg)
-        std = embedding_std(patch_vectors) / untrained_std
-        dimensions = participation_ratio(patch_vectors)
-        image_vectors = embed(test_images, model, cfg)
-        figures = evaluate(image_vectors, patch_vectors, test_signs, test_labels, seed)
-        one_shot, _, _, sign = figures
-        verdict = ""
-        if std < 0.1:  # these limits are chosen by eye
-            verdict = "all in one point"
-        elif dimensions < 1.5:
-            verdict = "on a line"
-        line = f"{name:19}{pred_loss:9.5f}{r2:7.2f}{std:7.2f}{dimensions:12.1f}"
-        line += f"{sign:8.1%}{one_shot:8.1%}  {verdict}"
-        print(line.replace("nan", "  -").rstrip(), flush=True)
-
     print(f"""Ablation: which part prevents collapse?
 ============================================================
 Pred        prediction error in the last of {cfg.epochs} epochs
@@ -1025,13 +995,32 @@ sign        share of the variance that the sign explains beyond pattern and posi
 1-shot      accuracy with one label per class
 
                         Pred     R2    std  dimensions    sign  1-shot""")
-    ablation_row("untrained", math.nan, untrained)
+    untrained = init_model(cfg, random.Random(seed))
+    untrained_std = embedding_std(embed_patches(test_images, untrained, cfg))
     for name, changes in ABLATION.items():
         try:
             model, history = train(images, replace(cfg, **changes), random.Random(seed))
-            ablation_row(name, history[-1]["pred"], model)
         except FloatingPointError:
             print(f"{name:21}diverged", flush=True)
+            continue
+        pred = history[-1]["pred"] if history else math.nan
+        r2 = r_squared(pred, images, model, cfg)
+        patch_vectors = embed_patches(test_images, model, cfg)
+        std = embedding_std(patch_vectors) / untrained_std
+        dimensions = participation_ratio(patch_vectors)
+        image_vectors = embed(test_images, model, cfg)
+        figures = evaluate(image_vectors, patch_vectors, test_signs, test_labels, seed)
+        one_shot, _, _, sign = figures
+        verdict = ""
+        if std < 0.1:  # these limits are chosen by eye
+            verdict = "all in one point"
+        elif dimensions < 1.5:
+            verdict = "on a line"
+        line = (
+            f"{name:19}{pred:9.5f}{r2:7.2f}{std:7.2f}{dimensions:12.1f}"
+            f"{sign:8.1%}{one_shot:8.1%}  {verdict}"
+        )
+        print(line.replace("nan", "  -").rstrip(), flush=True)
     print("""
 Two pairs of rows differ only in the stop-gradient: 'no stop-gradient' and 'no EMA',
 'prediction alone' and 'no EMA, Var or Cov'.
@@ -1042,16 +1031,14 @@ def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Train a micro JEPA on 4x4 images.")
     parser.add_argument("--seed", type=int, default=0, help="for all random numbers")
-    parser.add_argument("--epochs", type=int, help="passes over the training images")
     parser.add_argument("--collapse", action="store_true", help="run the ablation")
     options = parser.parse_args()
-    epochs = 35 if options.collapse else Config.epochs  # ten trainings take a while
-    if options.epochs is not None:
-        epochs = options.epochs
-    if options.seed < 0 or epochs < 1:
-        parser.error("--seed must be 0 or more, and --epochs 1 or more")
-    show_results = collapse if options.collapse else demo
-    show_results(Config(epochs=epochs), options.seed)
+    if options.seed < 0:
+        parser.error("--seed must be 0 or more")
+    if options.collapse:
+        collapse(Config(epochs=35), options.seed)  # ten trainings take a while
+    else:
+        demo(Config(), options.seed)
 
 
 if __name__ == "__main__":

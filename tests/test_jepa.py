@@ -265,8 +265,8 @@ class Evaluation(unittest.TestCase):
 
         def classifier(train_x, train_labels, rest):
             calls.append(sorted(v for v, in train_x))
-            self.assertEqual(sorted(train_x + rest), x)
-            self.assertEqual(train_labels, [v % 3 for v, in train_x])
+            self.assertEqual(sorted([*train_x, *rest]), x)
+            self.assertEqual([*train_labels], [v % 3 for v, in train_x])
             self.assertEqual([train_labels.count(c) for c in range(3)], [4, 4, 4])
             return [v % 3 if v < 15 else -1 for v, in rest]
 

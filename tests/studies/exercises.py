@@ -15,7 +15,7 @@ EXERCISES = {  # name: (text in jepa.py, text in its place)
                         ' - 1.0,\n    "uniform": lambda'),
     "pixels as targets": ("    means = matmul(averaging", "    target_embs = [[*patch, 0.0, 0.0] for patch in"
                           " target_patches]\n    means = matmul(averaging"),
-    "the other school": ("(Config(epochs=epochs)", "(Config(epochs=epochs, **ABLATION['strong Var'])"),
+    "the other school": ("demo(Config()", "demo(Config(**ABLATION['strong Var'])"),
 }
 
 def changed(name):
