@@ -84,14 +84,10 @@ class Config:
     stop_gradient: bool = True  # False only in section 10, where parts are left out
 
     def __post_init__(self):
-        """Raise ValueError for negative, undefined or contradictory settings."""
+        """Raise ValueError for a negative setting."""
         for name, value in vars(self).items():
             if not value >= 0:  # also if it is nan
                 raise ValueError(f"{name} must be 0 or more, got {value}")
-        if self.ema_momentum > 0 and not self.stop_gradient:
-            # Without the stop-gradient, both encoders must have the same weights (see
-            # section 6). With momentum 0, the EMA copies the weights.
-            raise ValueError("stop_gradient=False needs ema_momentum=0")
 
 
 # ---- 2. Data -------------------------------------------------------------------------
@@ -513,7 +509,7 @@ def loss_and_gradients(batch, model, cfg):
 
     # Forward
     encoder = model["context_encoder"]
-    target_encoder = model["target_encoder"]
+    target_encoder = model["target_encoder"] if cfg.stop_gradient else encoder
     predictor = model["predictor"]
     context_embs, context_cache = mlp_forward(encoder, context_patches)  # [n][D]
     target_embs, target_cache = mlp_forward(target_encoder, target_patches)  # [m][D]
@@ -543,16 +539,14 @@ def loss_and_gradients(batch, model, cfg):
 
     # One call is missing here: the backward pass of the target encoder. Its output is
     # taken as given, like a label. This is the stop-gradient.
-    # Section 10 switches the stop-gradient off, to see what it is good for. Only then
-    # is the call made, and the targets, too, are pulled towards the predictions. Config
-    # demands momentum 0 for this, so the EMA copies the context encoder after every
-    # step. One network thus makes both predictions and targets, and its gradient is the
-    # sum over both uses.
+    # Section 10 switches the stop-gradient off, to see what it is good for. Then the
+    # context encoder encodes the targets as well, and the call is made. It pulls the
+    # targets towards the predictions. The gradient is the sum over both uses.
     if not cfg.stop_gradient:
         # The loss depends on prediction - target. So the gradient for the target is
         # that for the prediction, with the opposite sign.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
-        d_target, _ = mlp_backward(target_encoder, target_cache, d_target_embs)
+        d_target, _ = mlp_backward(encoder, target_cache, d_target_embs)
         for layer in d_encoder:
             d_encoder[layer] = add(d_encoder[layer], d_target[layer])
 
@@ -958,7 +952,7 @@ If the sign is dropped, a patch and its negative should both be among the neares
 # have a price. They keep more dimensions in use than the patterns need, and the sign
 # fills the rest. So "everything" keeps more of the sign than most of the other rows.
 
-# Without the stop-gradient, one encoder does both jobs (section 6).
+# Without the stop-gradient, one encoder does both jobs, so there is no EMA either.
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {

@@ -78,7 +78,6 @@ few_shot_accuracy(nearest_centroid, X, LABELS, 0, rng()) | 0; few_shot_accuracy(
 few_shot_accuracy(nearest_centroid, X, LABELS, 1, 42) | int | sample"""
 for _name in "epochs batch_size lr pred_weight var_weight cov_weight gamma ema_momentum".split():
     REFUSED += f"; Config({_name}=-1) | {_name} | -1; Config({_name}=NAN) | {_name} | nan"
-REFUSED += "; Config(stop_gradient=False) | ema_momentum=0"
 
 # Calls that give the same whatever holds the numbers of `table` and the labels of `names`.
 ALIKE = """average(table(WHOLE)); mse(table([[0, 9]]), table([[16, 250]])); covariance(table(WHOLE))
