@@ -52,12 +52,12 @@ list of n rows, and each row is a list of D numbers.
 """
 
 import argparse
-import copy
-import math
-import random
 import sys
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from math import dist, hypot, isfinite, nan, sqrt
 from operator import mul
+from random import Random
 
 # ---- 1. Settings ---------------------------------------------------------------------
 
@@ -105,18 +105,22 @@ PATTERNS = {  # each returns the pixel at a row and a column: -1 is black, 1 is 
 }
 
 
+def clean_image(pattern, contrast=0.9):
+    """Return an image [4][4] of a pattern, without signs and noise."""
+    pixel = PATTERNS[pattern]
+    return [[contrast * pixel(row, column) for column in range(4)] for row in range(4)]
+
+
 def draw_image(pattern, rng):
     """Draw an image [4][4] of a pattern. Return it and the signs [4] of its patches."""
-    contrast = rng.uniform(0.8, 1.0)
+    image = clean_image(pattern, contrast=rng.uniform(0.8, 1.0))
     signs = [rng.choice([-1, 1]) for _ in range(4)]
-    image = [[], [], [], []]
     for row in range(4):
         for column in range(4):
             index = 2 * (row // 2) + column // 2  # patches 0 and 1 are above 2 and 3
-            pixel = signs[index] * contrast * PATTERNS[pattern](row, column)
-            pixel += rng.gauss(0.0, 0.1)
+            pixel = signs[index] * image[row][column] + rng.gauss(0.0, 0.1)
             # Round, because platforms differ in the last digits of gauss().
-            image[row].append(round(pixel, 6))
+            image[row][column] = round(pixel, 6)
     return image, signs
 
 
@@ -154,10 +158,15 @@ def to_rows(values, name):
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be rows of numbers: {error}") from None
     lengths = {len(row) for row in rows}
-    finite = all(math.isfinite(value) for row in rows for value in row)
-    if not finite or len(lengths) != 1 or lengths == {0}:
+    finite = all(isfinite(value) for row in rows for value in row)
+    if not finite or len(lengths) != 1 or 0 in lengths:
         raise ValueError(f"{name} must be rows of finite numbers, all of one length")
     return rows
+
+
+def shape(x):
+    """Return the numbers of rows and columns of a matrix."""
+    return len(x), len(x[0])
 
 
 def extract_patches(img, patch_size=2):
@@ -166,8 +175,7 @@ def extract_patches(img, patch_size=2):
     Raise ValueError if the image does not divide into whole patches.
     """
     img = to_rows(img, "an image (height x width, grey, about -1 to 1)")
-    height = len(img)
-    width = len(img[0])
+    height, width = shape(img)
     if patch_size < 1 or height % patch_size or width % patch_size:
         raise ValueError(f"cannot cut {height}x{width} pixels by {patch_size}")
     patches = []
@@ -204,18 +212,13 @@ def cut_images(images, cfg):
 #     dW = X.T @ dY    and    dX = dY @ W.T
 
 
-def shape(x):
-    """Return the numbers of rows and columns of a matrix."""
-    return len(x), len(x[0])
+try:
+    from math import sumprod as dot  # built into Python 3.12 and newer, and faster
+except ImportError:
 
-
-def dot(a, b):
-    """Return the dot product of two vectors of the same length."""
-    return sum(map(mul, a, b), 0.0)
-
-
-if hasattr(math, "sumprod"):  # Python 3.12 and newer have this built in, and faster
-    dot = math.sumprod
+    def dot(a, b):
+        """Return the dot product of two vectors of the same length."""
+        return sum(map(mul, a, b), 0.0)
 
 
 def transpose(x):
@@ -243,16 +246,21 @@ def add(x, y, factor=1.0):
     return [[v + factor * w for v, w in zip(a, b)] for a, b in zip(x, y)]
 
 
+def sum_of_squares(x):
+    """Return the sum of the squares of all numbers of a matrix."""
+    return sum(dot(row, row) for row in x)
+
+
 def init_layer(num_in, num_out, rng):
     """Return random weights [in+1][out]. The last row has the biases, which start at 0.
 
     The more inputs and outputs, the smaller the weights, so that the numbers neither
     grow nor shrink from layer to layer (Glorot and Bengio 2010, eq. 16).
     """
-    limit = math.sqrt(6.0 / (num_in + num_out))
-    weights = []
-    for _ in range(num_in):
-        weights.append([rng.uniform(-limit, limit) for _ in range(num_out)])
+    limit = sqrt(6.0 / (num_in + num_out))
+    weights = [
+        [rng.uniform(-limit, limit) for _ in range(num_out)] for _ in range(num_in)
+    ]
     return weights + [[0.0] * num_out]
 
 
@@ -294,6 +302,12 @@ def mlp_backward(net, cache, dy, need_dx=False):
     return {"W1": dW1, "W2": dW2}, dx
 
 
+def add_to_weights(net, change, factor):
+    """Add factor * change to the weights of a network, in place."""
+    for layer in net:
+        net[layer] = add(net[layer], change[layer], factor)
+
+
 def init_model(cfg, rng):
     """Return a new model, a dict of three networks. The encoders start out equal."""
     D = cfg.embed_dim
@@ -302,7 +316,7 @@ def init_model(cfg, rng):
     predictor = init_mlp(D + cfg.num_patches, cfg.predictor_hidden, D, rng)
     return {
         "context_encoder": encoder,
-        "target_encoder": copy.deepcopy(encoder),
+        "target_encoder": deepcopy(encoder),
         "predictor": predictor,
     }
 
@@ -323,7 +337,7 @@ def mse_loss(predictions, targets):
     """Return the mean squared error, and its gradient [n][D] w.r.t. the predictions."""
     errors = add(predictions, targets, -1.0)  # [n][D]
     count = len(errors) * len(errors[0])
-    loss = sum(dot(row, row) for row in errors) / count
+    loss = sum_of_squares(errors) / count
     return loss, scale(2.0 / count, errors)
 
 
@@ -352,7 +366,7 @@ def variance_loss(embeddings, gamma):
     loss = 0.0
     gradient = []  # [D][n]
     for column in columns:
-        std = math.sqrt(dot(column, column) / n_minus_1 + EPS)
+        std = sqrt(dot(column, column) / n_minus_1 + EPS)
         loss += max(0.0, gamma - std) / D
         # d loss / d std = -1 / D, as long as std is below gamma.
         # d std / d column = column / (std * (n - 1)).
@@ -381,7 +395,7 @@ def covariance_loss(embeddings):
     D = len(C)
     for d in range(D):
         C[d][d] = 0.0  # leave out the variances
-    loss = sum(dot(row, row) for row in C) / D
+    loss = sum_of_squares(C) / D
     # d loss / d C[i][j] = 2 C[i][j] / D.
     # d C[i][j] / d column i = column j / (n - 1).
     # Each pair occurs twice in the sum, as C[i][j] and as C[j][i]. So
@@ -396,19 +410,23 @@ def covariance_loss(embeddings):
 # This is a JEPA in its simplest form: one image, and no gradients. Without a model
 # argument, the functions use MODEL, which is untrained.
 
-MODEL = init_model(Config(), random.Random(0))
+MODEL = init_model(Config(), Random(0))
+
+
+def run_network(net, x, name):
+    """Return the output [out] of a network for one input [in]. Errors call it name."""
+    outputs, _ = mlp_forward(net, to_rows([x], name))
+    return outputs[0]
 
 
 def context_encode(patch, model=MODEL):
     """Return the embedding [D] of a context patch [P]."""
-    outputs, _ = mlp_forward(model["context_encoder"], to_rows([patch], "a patch"))
-    return outputs[0]
+    return run_network(model["context_encoder"], patch, "a patch")
 
 
 def target_encode(patch, model=MODEL):
     """Return the embedding [D] of a target patch [P]."""
-    outputs, _ = mlp_forward(model["target_encoder"], to_rows([patch], "a patch"))
-    return outputs[0]
+    return run_network(model["target_encoder"], patch, "a patch")
 
 
 def average(embeddings):
@@ -419,7 +437,7 @@ def average(embeddings):
 
 def one_hot(position, length):
     """Return a list of zeros with a 1 at a position."""
-    return [1.0 if i == position else 0.0 for i in range(length)]
+    return [float(i == position) for i in range(length)]
 
 
 def predict(avg_context, pos, model=MODEL, cfg=Config()):
@@ -427,8 +445,7 @@ def predict(avg_context, pos, model=MODEL, cfg=Config()):
     if not 0 <= pos < cfg.num_patches:
         raise ValueError(f"pos must be from 0 to {cfg.num_patches - 1}, got {pos}")
     x = [*avg_context, *one_hot(pos, cfg.num_patches)]  # [D+K]
-    outputs, _ = mlp_forward(model["predictor"], to_rows([x], "avg_context"))
-    return outputs[0]
+    return run_network(model["predictor"], x, "avg_context")
 
 
 def mse(predictions, targets):
@@ -487,14 +504,14 @@ def loss_and_gradients(batch, model, cfg):
     image_of_target = []  # [m], which image each target patch is from
     positions = []  # [m][K], one-hot
     for index, (patches, context_mask, target_mask) in enumerate(batch):
-        check_masks(context_mask, target_mask, len(patches))
+        check_masks(context_mask, target_mask, cfg.num_patches)
         for i in context_mask:
             context_patches.append(patches[i])
             image_of_context.append(index)
         for i in target_mask:
             target_patches.append(patches[i])
             image_of_target.append(index)
-            positions.append(one_hot(i, len(patches)))
+            positions.append(one_hot(i, cfg.num_patches))
 
     # For each target patch, the predictor needs the mean of the context embeddings of
     # the same image. We write it as a matrix product, averaging @ context_embs, because
@@ -529,8 +546,8 @@ def loss_and_gradients(batch, model, cfg):
     d_predictor, d_inputs = mlp_backward(
         predictor, predictor_cache, d_predictions, need_dx=True
     )
-    D = len(context_embs[0])
-    d_means = [row[:D] for row in d_inputs]  # [m][D], without the positions
+    # The means are the first D numbers of the inputs, and the rest is the position.
+    d_means = [row[: cfg.embed_dim] for row in d_inputs]  # [m][D]
     # The context embeddings enter all three losses, so three gradients add up.
     d_context_embs = matmul(transpose(averaging), d_means)  # [n][D]
     d_context_embs = add(d_context_embs, var_gradient, cfg.var_weight)
@@ -547,8 +564,7 @@ def loss_and_gradients(batch, model, cfg):
         # that for the prediction, with the opposite sign.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
         d_target, _ = mlp_backward(encoder, target_cache, d_target_embs)
-        for layer in d_encoder:
-            d_encoder[layer] = add(d_encoder[layer], d_target[layer])
+        add_to_weights(d_encoder, d_target, 1.0)
 
     losses = {"loss": loss, "pred": pred_loss, "var": var_loss, "cov": cov_loss}
     return losses, {"context_encoder": d_encoder, "predictor": d_predictor}
@@ -596,27 +612,26 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
     Return the model, and a list of the losses of each epoch, averaged over the images.
     Raise FloatingPointError if training diverges, and leave the model as it was.
     """
-    if not isinstance(rng, random.Random):
+    if not isinstance(rng, Random):
         raise ValueError(f"rng must be a random.Random, got {type(rng).__name__}")
     data = cut_images(images, cfg)
     if model is None:
         model = init_model(cfg, rng)
-    before = copy.deepcopy(model)
+    before = deepcopy(model)
     history = []
     for epoch in range(1, cfg.epochs + 1):
         rng.shuffle(data)
         losses = {"loss": 0.0, "pred": 0.0, "var": 0.0, "cov": 0.0}
         for start in range(0, len(data), cfg.batch_size):
-            batch = []
-            for patches in data[start : start + cfg.batch_size]:
-                batch.append((patches, *masks(cfg.num_patches, rng)))
+            batch = [
+                (patches, *masks(cfg.num_patches, rng))
+                for patches in data[start : start + cfg.batch_size]
+            ]
             # Step 1: forward and backward
             batch_losses, gradients = loss_and_gradients(batch, model, cfg)
             # Step 2: gradient descent on the context encoder and the predictor
             for name, gradient in gradients.items():
-                net = model[name]
-                for layer in net:
-                    net[layer] = add(net[layer], gradient[layer], -cfg.lr)
+                add_to_weights(model[name], gradient, -cfg.lr)
             # Step 3: the target encoder follows the context encoder
             ema_update(cfg.ema_momentum, model)
             for term in losses:
@@ -644,18 +659,13 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
 
 def embed_patches(images, model, cfg):
     """Return the embeddings [N*K][D] of all patches of N images."""
-    embeddings = []
-    for patches in cut_images(images, cfg):
-        embeddings += [target_encode(patch, model) for patch in patches]
-    return embeddings
+    data = cut_images(images, cfg)  # [N][K][P]
+    return [target_encode(patch, model) for patches in data for patch in patches]
 
 
 def embed(images, model, cfg):
     """Return the embeddings [N][D] of N images. Each is the mean over the patches."""
-    means = []
-    for patches in cut_images(images, cfg):
-        means.append(average([target_encode(patch, model) for patch in patches]))
-    return means
+    return [average(embed_patches([img], model, cfg)) for img in to_list(images)]
 
 
 def covariance(embeddings):
@@ -674,7 +684,7 @@ def embedding_std(embeddings):
     This is the square root of the variance, averaged over the dimensions.
     """
     C = covariance(embeddings)
-    return math.sqrt(trace(C) / len(C))
+    return sqrt(trace(C) / len(C))
 
 
 def participation_ratio(embeddings):
@@ -687,7 +697,7 @@ def participation_ratio(embeddings):
     in C. If all embeddings are equal, return 0.
     """
     C = covariance(embeddings)
-    squares = sum(dot(row, row) for row in C)
+    squares = sum_of_squares(C)
     return trace(C) ** 2 / squares if squares > 0.0 else 0.0
 
 
@@ -722,7 +732,7 @@ def nearest_centroid(train_x, train_labels, x):
     means = {label: average(rows) for label, rows in classes.items()}
     predicted = []
     for row in to_rows(x, "x"):
-        predicted.append(min(means, key=lambda label: math.dist(means[label], row)))
+        predicted.append(min(means, key=lambda label: dist(means[label], row)))
     return predicted
 
 
@@ -736,7 +746,7 @@ def linear_probe(train_x, train_labels, x):
     x = to_rows(x, "x")
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
-    wanted = [one_hot(classes.index(label), len(classes)) for label in labels]
+    wanted = [[float(label == each) for each in classes] for label in labels]
     columns = centered_columns(train_x)  # [D][n]
     A = matmul(columns, transpose(columns))  # [D][D]
     goal = matmul(columns, wanted)  # [D][classes]
@@ -789,7 +799,7 @@ def r_squared(pred_loss, images, model, cfg):
     change. If V is 0, return nan.
     """
     variance = embedding_std(embed_patches(images, model, cfg)) ** 2
-    return 1.0 - pred_loss / variance if variance > 0.0 else math.nan
+    return 1.0 - pred_loss / variance if variance > 0.0 else nan
 
 
 def evaluate(image_vectors, patch_vectors, signs, labels, seed):
@@ -802,7 +812,7 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
       Position matters, because a sign of -1 makes the left half of h_gradient lighter,
       but the right half darker.
     """
-    rng = random.Random(seed)
+    rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
     probe = few_shot_accuracy(linear_probe, image_vectors, labels, 50, rng)
     factors = []  # [N*K], the pattern, position and sign of each patch
@@ -816,12 +826,6 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
 
 
 # ---- 9. The demo ---------------------------------------------------------------------
-
-
-def clean_image(pattern):
-    """Return a pattern [4][4] at its mean contrast, without signs and noise."""
-    pixel = PATTERNS[pattern]
-    return [[0.9 * pixel(row, column) for column in range(4)] for row in range(4)]
 
 
 def shade(pixel):
@@ -844,7 +848,7 @@ def show(images, titles):
 
 def demo(cfg, seed):
     """Train a JEPA, and print what it learned."""
-    rng = random.Random(seed)
+    rng = Random(seed)
     images, signs, _ = draw_dataset(50, rng)
     test_images, test_signs, test_labels = draw_dataset(100, rng)
     clean_images = [clean_image(pattern) for pattern in PATTERNS]
@@ -857,11 +861,11 @@ Architecture: 2x2 patches -> {cfg.embed_dim}-dim embeddings
 The patterns:""")
     show(clean_images, PATTERNS)
     print("\nTraining images, with the signs of their patches (?? is hidden):")
-    examples = []
+    examples = deepcopy(images[:4])
     titles = []
-    for image, image_signs in zip(images[:4], signs):
-        bottom = [row[:2] + [None, None] for row in image[2:]]
-        examples.append(image[:2] + bottom)
+    for image, image_signs in zip(examples, signs):
+        for row in image[2:]:
+            row[2:] = [None, None]
         titles.append(" ".join("+" if sign > 0 else "-" for sign in image_signs))
     show(examples, titles)
     print(f"""
@@ -882,7 +886,7 @@ R2: share of the targets' variance that is predicted; below 0: worse than their 
             )
             print(line.replace("nan", "-"), flush=True)  # R2 can be nan
 
-    model, _ = train(images, cfg, random.Random(seed), on_epoch=report)
+    model, _ = train(images, cfg, Random(seed), on_epoch=report)
     print("""
 Representation Quality Test
 ============================================================
@@ -895,7 +899,7 @@ Embeddings for different patterns:""")
     for pattern, a in zip(PATTERNS, embeddings):
         line = f"{pattern:10}"
         for b in embeddings:
-            norms = math.hypot(*a) * math.hypot(*b) + 1e-300  # never 0
+            norms = hypot(*a) * hypot(*b) + 1e-300  # never 0
             line += f"{dot(a, b) / norms:12.3f}"
         print(line)
 
@@ -904,13 +908,13 @@ Hidden patches, and the clean patches whose embeddings are nearest to the predic
 If the sign is dropped, a patch and its negative should both be among the nearest.""")
     clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
     # The fourth pattern is grey, so it is its own negative.
-    candidates = [*clean, *scale(-1.0, clean[:3])]
+    candidates = clean + scale(-1.0, clean[:3])
     # Take an image of each of the first three patterns, and hide its last patch.
     for *visible, hidden in cut_images(test_images[:3], cfg):
         avg_context = average([context_encode(patch, model) for patch in visible])
         prediction = predict(avg_context, 3, model, cfg)
         # Sort by the distance between prediction and embedding.
-        candidates.sort(key=lambda p: math.dist(prediction, target_encode(p, model)))
+        candidates.sort(key=lambda p: dist(prediction, target_encode(p, model)))
         pictures = [[p[:2], p[2:]] for p in [hidden, *candidates[:3]]]
         show(pictures, ("hidden", "1st", "2nd", "3rd"))
 
@@ -918,15 +922,15 @@ If the sign is dropped, a patch and its negative should both be among the neares
                accuracy on new images      share of patch variance
                 1-shot   linear probe         pattern    sign""")
 
-    patches_of_images = cut_images(test_images, cfg)  # [N][K][P]
-    patch_pixels = [patch for patches in patches_of_images for patch in patches]
+    data = cut_images(test_images, cfg)  # [N][K][P]
+    patch_pixels = [patch for patches in data for patch in patches]
     # The row of the pixels gets all 16 pixels of an image, the others only D numbers.
     image_pixels = [[v for row in image for v in row] for image in test_images]
     vectors = {"pixels": (image_pixels, patch_pixels)}
     # train() begins with init_model. So, with the same seed, all three models start
     # from the same weights.
-    untrained = init_model(cfg, random.Random(seed))
-    baseline, _ = train(images, replace(cfg, pred_weight=0.0), random.Random(seed))
+    untrained = init_model(cfg, Random(seed))
+    baseline, _ = train(images, replace(cfg, pred_weight=0.0), Random(seed))
     models = {"untrained": untrained, "no prediction": baseline, "JEPA": model}
     for name, each in models.items():
         patch_vectors = embed_patches(test_images, each, cfg)
@@ -975,7 +979,7 @@ ABLATION = {
 
 def collapse(cfg, seed):
     """Train with parts left out, and print how far the embeddings have collapsed."""
-    rng = random.Random(seed)
+    rng = Random(seed)
     images, _, _ = draw_dataset(50, rng)
     test_images, test_signs, test_labels = draw_dataset(100, rng)
     print(f"""Ablation: which part prevents collapse?
@@ -989,22 +993,23 @@ sign        share of the variance that the sign explains beyond pattern and posi
 1-shot      accuracy with one label per class
 
                         Pred     R2    std  dimensions    sign  1-shot""")
-    untrained = init_model(cfg, random.Random(seed))
+    untrained = init_model(cfg, Random(seed))
     untrained_std = embedding_std(embed_patches(test_images, untrained, cfg))
     for name, changes in ABLATION.items():
         try:
-            model, history = train(images, replace(cfg, **changes), random.Random(seed))
+            model, history = train(images, replace(cfg, **changes), Random(seed))
         except FloatingPointError:
             print(f"{name:21}diverged", flush=True)
             continue
-        pred = history[-1]["pred"] if history else math.nan
+        pred = history[-1]["pred"] if history else nan
         r2 = r_squared(pred, images, model, cfg)
         patch_vectors = embed_patches(test_images, model, cfg)
         std = embedding_std(patch_vectors) / untrained_std
         dimensions = participation_ratio(patch_vectors)
         image_vectors = embed(test_images, model, cfg)
-        figures = evaluate(image_vectors, patch_vectors, test_signs, test_labels, seed)
-        one_shot, _, _, sign = figures
+        one_shot, _, _, sign = evaluate(
+            image_vectors, patch_vectors, test_signs, test_labels, seed
+        )
         verdict = ""
         if std < 0.1:  # these limits are chosen by eye
             verdict = "all in one point"
@@ -1040,7 +1045,7 @@ if __name__ == "__main__":
         main()
         sys.stdout.flush()
     except FloatingPointError as error:
-        sys.exit(str(error))
+        sys.exit(error)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the program that read our output, like `head`, has ended
