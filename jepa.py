@@ -15,31 +15,33 @@ computes from a patch. There are two encoders:
     target patch -----> target encoder --------------------------> target ----------+
 
 The predictor is given the mean of the context embeddings, and the position of the patch
-that it has to predict. The target is the embedding of the target patch. The error is
-the mean squared difference between prediction and target.
+that it has to predict. The error is the mean squared difference between prediction and
+target.
 
-The gradient of the error trains the predictor and the context encoder. It stops at the
-target. The target encoder is not trained. After every step its weights move a little
-towards the weights of the context encoder. So the target weights are an exponential
-moving average (EMA) of the context weights.
+Gradient descent on this error trains the predictor and the context encoder. No gradient
+flows back through the target. This is called the stop-gradient. Instead, the target
+encoder follows the context encoder: after every step, each of its weights becomes 95 %
+of its old value plus 5 % of the same weight of the context encoder. Such a running
+average is called an exponential moving average (EMA).
 
 What do the encoders learn? They keep what the patches of an image have in common,
-because it helps to predict. They drop most of what is random in each patch. This
-happens little by little, in every step:
+because it helps to predict. They drop most of what is random in each patch, little by
+little:
 
-1. The random part of a visible patch says nothing about the hidden patch. A prediction
-   that changes with it is further off on average. So the gradient makes the context
-   encoder and the predictor respond to it less.
+1. The random part of a visible patch says nothing about the hidden patch. If it changes
+   the prediction, this only adds to the error. So the gradient makes the predictor and
+   the context encoder respond to it less.
 2. The EMA carries this over to the target encoder.
 3. Now the random part of the target is smaller, too, and the error falls.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
-the predictor could always answer with that embedding, and would be right. This is
-called collapse. Two things work against it. First, the gradient stops at the target. If
-it went on, it would also pull the target towards the prediction, until all embeddings
-are equal. As it stops, the context encoder is only trained to predict the target as it
-is. For that it needs what the patches have in common, and the EMA passes this on.
-Second, section 4 adds two terms to the loss.
+the predictor could always answer with that embedding, and the error would be 0. This is
+called collapse. The stop-gradient works against it, because no step can lower the error
+by moving the targets towards the predictions. This argument is no proof, since a
+collapsed model still has the lowest error. Section 10 shows by experiment what happens
+without the stop-gradient. Two more loss terms work against collapse, too. They ask that
+the numbers of an embedding vary from patch to patch, and that they are not correlated.
+They make training safer, and have a price: more of the random part is kept.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
 trains it several times, with different parts left out.
@@ -55,7 +57,7 @@ import argparse
 import sys
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from math import dist, hypot, isfinite, nan, sqrt
+from math import dist, hypot, isfinite, isnan, nan, sqrt
 from operator import mul
 from random import Random
 
@@ -80,13 +82,13 @@ class Config:
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # the standard deviation that the variance loss asks for
+    gamma: float = 0.1  # the variance loss asks for this standard deviation or more
     stop_gradient: bool = True  # False only in section 10, where parts are left out
 
     def __post_init__(self):
         """Raise ValueError for a negative setting."""
         for name, value in vars(self).items():
-            if not value >= 0:  # also if it is nan
+            if isnan(value) or value < 0:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
 
 
@@ -97,7 +99,8 @@ class Config:
 # the pattern and drop the sign. The contrast is random, too, but all patches share it.
 # Every pixel gets some noise. The fourth pattern is grey, so signs do not change it.
 
-PATTERNS = {  # each returns the pixel at a row and a column: -1 is black, 1 is white
+# Each pattern returns the pixel at a row and a column. -1 is black, 1 is white.
+PATTERNS = {
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,
     "v_gradient": lambda row, column: 2.0 * row / 3.0 - 1.0,
     "checker": lambda row, column: 1.0 if (row + column) % 2 == 0 else -1.0,
@@ -107,8 +110,11 @@ PATTERNS = {  # each returns the pixel at a row and a column: -1 is black, 1 is 
 
 def clean_image(pattern, contrast=0.9):
     """Return an image [4][4] of a pattern, without signs and noise."""
-    pixel = PATTERNS[pattern]
-    return [[contrast * pixel(row, column) for column in range(4)] for row in range(4)]
+    pixel_at = PATTERNS[pattern]
+    image = []
+    for row in range(4):
+        image.append([contrast * pixel_at(row, column) for column in range(4)])
+    return image
 
 
 def draw_image(pattern, rng):
@@ -117,7 +123,8 @@ def draw_image(pattern, rng):
     signs = [rng.choice([-1, 1]) for _ in range(4)]
     for row in range(4):
         for column in range(4):
-            index = 2 * (row // 2) + column // 2  # patches 0 and 1 are above 2 and 3
+            # Patches 0 and 1 are in the top half, 2 and 3 in the bottom half.
+            index = 2 * (row // 2) + column // 2
             pixel = signs[index] * image[row][column] + rng.gauss(0.0, 0.1)
             # Round, because platforms differ in the last digits of gauss().
             image[row][column] = round(pixel, 6)
@@ -125,7 +132,7 @@ def draw_image(pattern, rng):
 
 
 def draw_dataset(per_pattern, rng):
-    """Draw images of all patterns in turn. Return images, signs and labels."""
+    """Draw per_pattern images of each pattern. Return the images, signs and labels."""
     labels = list(PATTERNS) * per_pattern
     pairs = [draw_image(label, rng) for label in labels]
     images, signs = zip(*pairs)  # a list of pairs becomes two tuples
@@ -152,14 +159,16 @@ def to_rows(values, name):
     """Return a table of numbers as a list of rows of floats [n][k].
 
     Raise ValueError unless all numbers are finite and all rows have the same length.
+    The error calls the table by its name.
     """
     try:
         rows = [[float(value) for value in to_list(row)] for row in to_list(values)]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be rows of numbers: {error}") from None
     lengths = {len(row) for row in rows}
+    rectangular = len(lengths) == 1 and 0 not in lengths
     finite = all(isfinite(value) for row in rows for value in row)
-    if not finite or len(lengths) != 1 or 0 in lengths:
+    if not rectangular or not finite:
         raise ValueError(f"{name} must be rows of finite numbers, all of one length")
     return rows
 
@@ -201,9 +210,9 @@ def cut_images(images, cfg):
 
 
 # ---- 3. A network, forward and backward ----------------------------------------------
-# All networks here have two layers: linear, ReLU, linear. A bias is the weight of an
-# input that is always 1. So we append a 1 to the input of each layer, and a network is
-# just two matrices, W1 and W2.
+# All networks here have two linear layers, with a ReLU between them. A bias is the
+# weight of an input that is always 1. So we append a 1 to the input of each layer, and
+# a network is just two matrices, W1 and W2.
 #
 # In the backward pass, dA stands for the gradient of the loss with respect to A. Take a
 # matrix product Y = X @ W: Y[r][j] is the sum over i of X[r][i] * W[i][j]. By the chain
@@ -254,8 +263,8 @@ def sum_of_squares(x):
 def init_layer(num_in, num_out, rng):
     """Return random weights [in+1][out]. The last row has the biases, which start at 0.
 
-    The more inputs and outputs, the smaller the weights, so that the numbers neither
-    grow nor shrink from layer to layer (Glorot and Bengio 2010, eq. 16).
+    The more inputs and outputs, the smaller the weights, so that the outputs of a layer
+    are about as large as its inputs (Glorot and Bengio 2010, eq. 16).
     """
     limit = sqrt(6.0 / (num_in + num_out))
     weights = [
@@ -289,21 +298,25 @@ def mlp_backward(net, cache, dy, need_dx=False):
     """
     x, h = cache
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    # Now back through W2 and ReLU. The last row of W2 has the biases. They belong to
-    # the 1 at the end of each row of h, which is a constant. So we leave out that row
-    # and the 1.
+    # The 1 at the end of each row of h is a constant. It needs no gradient, so we leave
+    # it out, and its weights, the last row of W2, as well.
     W2 = net["W2"][:-1]  # [hidden][out]
-    dz = []  # [n][hidden]: dy @ W2.T, but 0 where ReLU gave 0
+    # dh would be dy @ W2.T. Its number for a row and a hidden unit is the dot product of
+    # the row of dy and the weights of the unit. ReLU passes it on where its output is
+    # above 0. Elsewhere the gradient is 0, and we save the work.
+    dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
-        units = zip(h_row[:-1], W2)  # of each hidden unit: its output, its weights
-        dz.append([dot(dy_row, w) if v > 0.0 else 0.0 for v, w in units])
+        units = zip(h_row[:-1], W2)
+        dz.append([dot(dy_row, w) if output > 0.0 else 0.0 for output, w in units])
     dW1 = matmul(transpose(x), dz)  # [in+1][hidden]
-    dx = matmul(dz, transpose(net["W1"][:-1])) if need_dx else None  # [n][in]
+    dx = None
+    if need_dx:
+        dx = matmul(dz, transpose(net["W1"][:-1]))  # [n][in], again without the 1
     return {"W1": dW1, "W2": dW2}, dx
 
 
-def add_to_weights(net, change, factor):
-    """Add factor * change to the weights of a network, in place."""
+def add_in_place(net, change, factor):
+    """Add factor * change to the matrices of a network, in place."""
     for layer in net:
         net[layer] = add(net[layer], change[layer], factor)
 
@@ -326,16 +339,16 @@ def init_model(cfg, rng):
 # the same embedding. The embeddings have then collapsed to a point. Two loss terms of
 # another method, VICReg (Bardes, Ponce and LeCun 2022), work against this. They act
 # on the context embeddings of a batch, and the target encoder follows by EMA. The
-# variance loss asks every dimension to vary. But if all dimensions vary in
-# proportion, the embeddings lie on a line. That is a collapse, too. So the covariance
-# loss asks the dimensions to be uncorrelated.
+# variance loss asks every dimension, that is, each of the D numbers, to vary. But if
+# all dimensions vary in proportion, the embeddings lie on a line. That is a collapse,
+# too. So the covariance loss asks the dimensions to be uncorrelated.
 
 EPS = 1e-4  # added to each variance: at 0, the square root has no derivative
 
 
 def mse_loss(predictions, targets):
-    """Return the mean squared error, and its gradient [n][D] w.r.t. the predictions."""
-    errors = add(predictions, targets, -1.0)  # [n][D]
+    """Return the mean squared error, and its gradient for the predictions, [n][D]."""
+    errors = add(predictions, targets, factor=-1.0)  # [n][D]
     count = len(errors) * len(errors[0])
     loss = sum_of_squares(errors) / count
     return loss, scale(2.0 / count, errors)
@@ -344,8 +357,8 @@ def mse_loss(predictions, targets):
 def centered_columns(embeddings):
     """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n].
 
-    The mean is rounded, so v - mean can be 1e-17 in place of 0. A constant column is
-    set to exactly 0, so that functions below can ask if a variance is 0.
+    If all numbers of a column are equal, it becomes exactly 0. Without this, rounding
+    could leave 1e-17, and section 8 would see some variance where there is none.
     """
     columns = []
     for column in transpose(embeddings):
@@ -370,10 +383,10 @@ def variance_loss(embeddings, gamma):
         loss += max(0.0, gamma - std) / D
         # d loss / d std = -1 / D, as long as std is below gamma.
         # d std / d column = column / (std * (n - 1)).
-        # The product of the two is the gradient for the centered column. Before the
-        # centering, raising one number also raises the mean. So the gradient for that
-        # column is this one minus its own mean. But its mean is 0, because a centered
-        # column sums to 0.
+        # The product of the two is g, the gradient for the centered column. Centering
+        # subtracts the mean of the column. By the chain rule, the gradient for the
+        # column before centering is g minus the mean of g. But the mean of g is 0,
+        # because g is a multiple of the centered column. So the result is g itself.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
         gradient.append([factor * v for v in column])
     return loss, transpose(gradient)  # [n][D]
@@ -399,22 +412,27 @@ def covariance_loss(embeddings):
     # d loss / d C[i][j] = 2 C[i][j] / D.
     # d C[i][j] / d column i = column j / (n - 1).
     # Each pair occurs twice in the sum, as C[i][j] and as C[j][i]. So
-    # d loss / d column i = sum over j of 4 C[i][j] / D * column j / (n - 1).
-    # Its mean is 0 again, because it is a sum of centered columns.
+    # d loss / d column i = sum over j of 2 * 2 C[i][j] / D * column j / (n - 1).
+    # As in variance_loss, centering changes nothing: this is a sum of centered columns,
+    # so its mean is 0.
     n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
 
 
 # ---- 5. The forward pass of one image ------------------------------------------------
-# This is a JEPA in its simplest form: one image, and no gradients. Without a model
-# argument, the functions use MODEL, which is untrained.
+# This is a JEPA in its simplest form: one image, and no gradients. The model is an
+# optional argument, so that you can try the functions without training. They then use
+# MODEL, which has random weights.
 
 MODEL = init_model(Config(), Random(0))
 
 
 def run_network(net, x, name):
-    """Return the output [out] of a network for one input [in]. Errors call it name."""
+    """Return the output [out] of a network for one input [in].
+
+    The name is what an error message calls the input.
+    """
     outputs, _ = mlp_forward(net, to_rows([x], name))
     return outputs[0]
 
@@ -449,7 +467,10 @@ def predict(avg_context, pos, model=MODEL, cfg=Config()):
 
 
 def mse(predictions, targets):
-    """Return the mean squared error between predictions [n][D] and targets [n][D]."""
+    """Return the mean squared error of predictions [n][D] for targets [n][D].
+
+    Unlike mse_loss, this accepts any kind of table, and returns no gradient.
+    """
     predictions = to_rows(predictions, "predictions")
     targets = to_rows(targets, "targets")
     error, _ = mse_loss(predictions, targets)
@@ -474,10 +495,10 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
     """Return the prediction error of one image [height][width]."""
     patches = cut_images([img], cfg)[0]
     check_masks(context_mask, target_mask, cfg.num_patches)
-    # Encode the context with the context encoder, which is trained.
+    # Encode the context with the encoder that gradient descent trains.
     context_embs = [context_encode(patches[i], model) for i in context_mask]
     avg_context = average(context_embs)
-    # Encode the target patches with the target encoder, which is not.
+    # Encode the target patches with the encoder that follows by EMA.
     target_embs = [target_encode(patches[i], model) for i in target_mask]
     # Predict the target embeddings.
     predictions = [predict(avg_context, pos, model, cfg) for pos in target_mask]
@@ -514,23 +535,25 @@ def loss_and_gradients(batch, model, cfg):
             positions.append(one_hot(i, cfg.num_patches))
 
     # For each target patch, the predictor needs the mean of the context embeddings of
-    # the same image. We write it as a matrix product, averaging @ context_embs, because
+    # the same image. We write it as a matrix product, mean_matrix @ context_embs, because
     # we know how to go backward through that. If a batch has two images of three
-    # context patches each, a row of averaging is [1/3, 1/3, 1/3, 0, 0, 0] for a target
+    # context patches each, a row of mean_matrix is [1/3, 1/3, 1/3, 0, 0, 0] for a target
     # patch of the first image, and [0, 0, 0, 1/3, 1/3, 1/3] for one of the second.
-    averaging = []  # [m][n]
+    mean_matrix = []  # [m][n]
     for index in image_of_target:
         share = 1.0 / image_of_context.count(index)
         row = [share if image == index else 0.0 for image in image_of_context]
-        averaging.append(row)
+        mean_matrix.append(row)
 
     # Forward
     encoder = model["context_encoder"]
-    target_encoder = model["target_encoder"] if cfg.stop_gradient else encoder
+    target_encoder = model["target_encoder"]
     predictor = model["predictor"]
+    if not cfg.stop_gradient:  # only in section 10: one encoder for everything
+        target_encoder = encoder
     context_embs, context_cache = mlp_forward(encoder, context_patches)  # [n][D]
     target_embs, target_cache = mlp_forward(target_encoder, target_patches)  # [m][D]
-    means = matmul(averaging, context_embs)  # [m][D]
+    means = matmul(mean_matrix, context_embs)  # [m][D]
     inputs = [[*mean, *position] for mean, position in zip(means, positions)]
     predictions, predictor_cache = mlp_forward(predictor, inputs)  # [m][D]
 
@@ -549,22 +572,22 @@ def loss_and_gradients(batch, model, cfg):
     # The means are the first D numbers of the inputs, and the rest is the position.
     d_means = [row[: cfg.embed_dim] for row in d_inputs]  # [m][D]
     # The context embeddings enter all three losses, so three gradients add up.
-    d_context_embs = matmul(transpose(averaging), d_means)  # [n][D]
+    d_context_embs = matmul(transpose(mean_matrix), d_means)  # [n][D]
     d_context_embs = add(d_context_embs, var_gradient, cfg.var_weight)
     d_context_embs = add(d_context_embs, cov_gradient, cfg.cov_weight)
     d_encoder, _ = mlp_backward(encoder, context_cache, d_context_embs)
 
     # One call is missing here: the backward pass of the target encoder. Its output is
     # taken as given, like a label. This is the stop-gradient.
-    # Section 10 switches the stop-gradient off, to see what it is good for. Then the
-    # context encoder encodes the targets as well, and the call is made. It pulls the
-    # targets towards the predictions. The gradient is the sum over both uses.
+    # Only section 10 makes the call, to see what the stop-gradient is good for. There,
+    # the context encoder also encodes the target patches. So it gets two gradients, and
+    # the second one pulls the targets towards the predictions.
     if not cfg.stop_gradient:
         # The loss depends on prediction - target. So the gradient for the target is
         # that for the prediction, with the opposite sign.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
         d_target, _ = mlp_backward(encoder, target_cache, d_target_embs)
-        add_to_weights(d_encoder, d_target, 1.0)
+        add_in_place(d_encoder, d_target, 1.0)
 
     losses = {"loss": loss, "pred": pred_loss, "var": var_loss, "cov": cov_loss}
     return losses, {"context_encoder": d_encoder, "predictor": d_predictor}
@@ -593,8 +616,8 @@ def ema_update(momentum=Config.ema_momentum, model=MODEL):
 def round_weights(net):
     """Round the weights of a network to six decimals, in place.
 
-    Versions of Python differ in the last bit of a sum, and training amplifies this.
-    Rounding nearly always removes the difference.
+    This is not part of the method. It makes results repeatable: versions of Python
+    differ in the last bit of a sum, and training would amplify the difference.
     """
     for layer, weights in net.items():
         net[layer] = [[round(weight, 6) for weight in row] for row in weights]
@@ -623,23 +646,24 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
         rng.shuffle(data)
         losses = {"loss": 0.0, "pred": 0.0, "var": 0.0, "cov": 0.0}
         for start in range(0, len(data), cfg.batch_size):
-            batch = [
-                (patches, *masks(cfg.num_patches, rng))
-                for patches in data[start : start + cfg.batch_size]
-            ]
+            batch = []
+            for patches in data[start : start + cfg.batch_size]:
+                context_mask, target_mask = masks(cfg.num_patches, rng)
+                batch.append((patches, context_mask, target_mask))
             # Step 1: forward and backward
             batch_losses, gradients = loss_and_gradients(batch, model, cfg)
             # Step 2: gradient descent on the context encoder and the predictor
             for name, gradient in gradients.items():
-                add_to_weights(model[name], gradient, -cfg.lr)
+                add_in_place(model[name], gradient, -cfg.lr)
             # Step 3: the target encoder follows the context encoder
             ema_update(cfg.ema_momentum, model)
+            # Average over the images. The last batch can be smaller than the others.
             for term in losses:
                 losses[term] += batch_losses[term] * len(batch) / len(data)
         for net in model.values():
             round_weights(net)
-        if not losses["loss"] < 1e9:  # also if it is nan
-            model.update(before)
+        if isnan(losses["loss"]) or losses["loss"] > 1e9:
+            model.update(before)  # put the old weights back
             raise FloatingPointError(
                 f"training diverged in epoch {epoch}: "
                 f"try a lower lr than {cfg.lr}, and pixels of about -1 to 1"
@@ -678,23 +702,25 @@ def trace(C):
     return sum(C[d][d] for d in range(len(C)))
 
 
-def embedding_std(embeddings):
-    """Return the standard deviation of embeddings [n][D].
-
-    This is the square root of the variance, averaged over the dimensions.
-    """
+def mean_variance(embeddings):
+    """Return the variance of embeddings [n][D], averaged over the dimensions."""
     C = covariance(embeddings)
-    return sqrt(trace(C) / len(C))
+    return trace(C) / len(C)
+
+
+def embedding_std(embeddings):
+    """Return the standard deviation of embeddings [n][D], the root of mean_variance."""
+    return sqrt(mean_variance(embeddings))
 
 
 def participation_ratio(embeddings):
     """Return how many dimensions embeddings [n][D] use, whatever their scale.
 
-    Let v be the variances along the axes of the cloud of embeddings, which are the
-    eigenvalues of the covariance matrix C. The result is (sum of v)^2 / (sum of v^2).
-    If k of them are equal and the others are 0, that is k. By linear algebra, the sum
-    of v is the trace of C, and the sum of v^2 is the sum of the squares of all numbers
-    in C. If all embeddings are equal, return 0.
+    This is (sum of v)^2 / (sum of v^2), where v are the eigenvalues of the covariance
+    matrix C, that is, the variances along its principal axes. If three of them are equal
+    and the others are 0, the result is 3. We need not compute the eigenvalues: their sum
+    is the trace of C, and the sum of their squares is the sum of the squares of all
+    numbers in C. If all embeddings are equal, return 0.
     """
     C = covariance(embeddings)
     squares = sum_of_squares(C)
@@ -719,11 +745,11 @@ def explained_variance(embeddings, labels):
     variance of these means, divided by the variance of the rows.
     """
     rows = to_rows(embeddings, "embeddings")
-    means = []  # [n][D], one for each row; for a variance, their order is irrelevant
+    means = []  # [n][D], one for each row, in any order
     for members in group_rows(rows, labels).values():
         means += [average(members)] * len(members)
-    std = embedding_std(rows)
-    return (embedding_std(means) / std) ** 2 if std > 0.0 else 0.0
+    variance = mean_variance(rows)
+    return mean_variance(means) / variance if variance > 0.0 else 0.0
 
 
 def nearest_centroid(train_x, train_labels, x):
@@ -739,26 +765,27 @@ def nearest_centroid(train_x, train_labels, x):
 def linear_probe(train_x, train_labels, x):
     """Return a label for each row of x [m][D], by ridge regression on train_x [n][D].
 
-    Each class gets a linear function, fitted to be 1 on its own rows and 0 on the
-    others. The label of a row is the class whose function is largest.
+    Each class gets a linear function. Gradient descent fits it to be 1 on the rows of
+    the class and 0 on the others. A row gets the label whose function is largest.
     """
     train_x = to_rows(train_x, "train_x")
     x = to_rows(x, "x")
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
-    wanted = [[float(label == each) for each in classes] for label in labels]
+    wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
     columns = centered_columns(train_x)  # [D][n]
-    A = matmul(columns, transpose(columns))  # [D][D]
-    goal = matmul(columns, wanted)  # [D][classes]
-    # The gradient of half the squared error is A @ weights - goal. We take 200 steps of
-    # gradient descent. In each of them the weights also shrink by 1 %, which keeps them
-    # small. That is the ridge. A step below 1 / trace cannot overshoot.
+    # Let X be the centered rows of train_x. The gradient of half the squared error is
+    # X.T @ (X @ weights - wanted). That is A @ weights - goal, with
+    A = matmul(columns, transpose(columns))  # [D][D], X.T @ X
+    goal = matmul(columns, wanted)  # [D][classes], X.T @ wanted
+    # No eigenvalue of A is larger than its trace, so this step cannot overshoot.
     step = 0.9 / trace(A) if trace(A) > 0.0 else 0.0
-    weights = scale(0.0, goal)  # [D][classes]
+    weights = scale(0.0, goal)  # [D][classes], zeros to start from
     for _ in range(200):
-        gradient = add(matmul(A, weights), goal, -1.0)
-        weights = add(scale(0.99, weights), gradient, -step)
-    centered = add(x, [average(train_x)] * len(x), -1.0)  # [m][D]
+        gradient = add(matmul(A, weights), goal, factor=-1.0)
+        # Shrink the weights by 1 %. This is the ridge: it keeps them small.
+        weights = add(scale(0.99, weights), gradient, factor=-step)
+    centered = add(x, [average(train_x)] * len(x), factor=-1.0)  # [m][D]
     # As the inputs are centered, the best constant is the mean of the wanted values.
     intercepts = [average(wanted)] * len(x)  # [m][classes]
     values = add(matmul(centered, weights), intercepts)  # [m][classes]
@@ -773,6 +800,7 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
     """
     classes = group_rows(to_rows(x, "x"), labels)
     correct = 0
+    count = 0
     for _ in range(trials):
         known = []
         others = []
@@ -788,7 +816,8 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
         if len(predicted) != len(test_x):
             raise ValueError(f"expected {len(test_x)} labels, got {len(predicted)}")
         correct += sum(a == b for a, b in zip(predicted, test_labels))
-    return correct / (trials * len(others))
+        count += len(test_labels)
+    return correct / count
 
 
 def r_squared(pred_loss, images, model, cfg):
@@ -798,7 +827,7 @@ def r_squared(pred_loss, images, model, cfg):
     is an estimate, because pred_loss is averaged over an epoch in which the weights
     change. If V is 0, return nan.
     """
-    variance = embedding_std(embed_patches(images, model, cfg)) ** 2
+    variance = mean_variance(embed_patches(images, model, cfg))
     return 1.0 - pred_loss / variance if variance > 0.0 else nan
 
 
@@ -809,8 +838,8 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     - the accuracy of linear_probe with 50 labels per class
     - the share of the variance of the patch vectors that the pattern explains
     - the further share that the sign explains, once pattern and position are known.
-      Position matters, because a sign of -1 makes the left half of h_gradient lighter,
-      but the right half darker.
+      Position matters, because a sign that makes one half of a gradient lighter makes
+      the other half darker.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -819,8 +848,10 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     for label, image_signs in zip(labels, signs):
         for position, sign in enumerate(image_signs):
             factors.append((label, position, sign))
-    by_pattern = explained_variance(patch_vectors, [f[0] for f in factors])
-    without_sign = explained_variance(patch_vectors, [f[:2] for f in factors])
+    patterns = [pattern for pattern, _, _ in factors]
+    places = [(pattern, position) for pattern, position, _ in factors]
+    by_pattern = explained_variance(patch_vectors, patterns)
+    without_sign = explained_variance(patch_vectors, places)
     with_sign = explained_variance(patch_vectors, factors)
     return one_shot, probe, by_pattern, with_sign - without_sign
 
@@ -841,7 +872,7 @@ def show(images, titles):
     """Print images side by side, under their titles."""
     width = 2 * len(images[0][0]) + 4
     print("".join(f"{title:{width}}" for title in titles).rstrip())
-    for rows in zip(*images):
+    for rows in zip(*images):  # the first row of each image, then the second, ...
         parts = ["".join(map(shade, row)) for row in rows]
         print("    ".join(parts).rstrip())
 
@@ -860,11 +891,13 @@ Architecture: 2x2 patches -> {cfg.embed_dim}-dim embeddings
 
 The patterns:""")
     show(clean_images, PATTERNS)
-    print("\nTraining images, with the signs of their patches (?? is hidden):")
+    print(
+        "\nTraining images, with the signs of their patches. One patch is hidden (??):"
+    )
     examples = deepcopy(images[:4])
     titles = []
     for image, image_signs in zip(examples, signs):
-        for row in image[2:]:
+        for row in image[2:]:  # hide the bottom right; training hides a random patch
             row[2:] = [None, None]
         titles.append(" ".join("+" if sign > 0 else "-" for sign in image_signs))
     show(examples, titles)
@@ -872,7 +905,7 @@ The patterns:""")
 Training for {cfg.epochs} epochs...
 Learning rate: {cfg.lr}, EMA momentum: {cfg.ema_momentum}
 Loss: {cfg.pred_weight:g} Pred + {cfg.var_weight:g} Var + {cfg.cov_weight:g} Cov
-R2: share of the targets' variance that is predicted; below 0: worse than their mean
+R2: 1 for perfect prediction, 0 for always predicting the mean target
 ------------------------------------------------------------""")
 
     def report(epoch, losses, model):
@@ -884,7 +917,7 @@ R2: share of the targets' variance that is predicted; below 0: worse than their 
                 f"Pred: {losses['pred']:.4f} | Var: {losses['var']:.4f} | "
                 f"Cov: {losses['cov']:.4f} | R2: {r2:.2f}"
             )
-            print(line.replace("nan", "-"), flush=True)  # R2 can be nan
+            print(line.replace("nan", "-"), flush=True)  # if R2 is undefined
 
     model, _ = train(images, cfg, Random(seed), on_epoch=report)
     print("""
@@ -899,34 +932,38 @@ Embeddings for different patterns:""")
     for pattern, a in zip(PATTERNS, embeddings):
         line = f"{pattern:10}"
         for b in embeddings:
-            norms = hypot(*a) * hypot(*b) + 1e-300  # never 0
+            norms = hypot(*a) * hypot(*b) + 1e-300  # not 0, even if a or b is
             line += f"{dot(a, b) / norms:12.3f}"
         print(line)
 
-    print("""
+    print(
+        """
 Hidden patches, and the clean patches whose embeddings are nearest to the prediction.
-If the sign is dropped, a patch and its negative should both be among the nearest.""")
+If the sign is dropped, these should be the same patch and its negative, in any order."""
+    )
     clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
     # The fourth pattern is grey, so it is its own negative.
     candidates = clean + scale(-1.0, clean[:3])
+    pictures = []
     # Take an image of each of the first three patterns, and hide its last patch.
-    for *visible, hidden in cut_images(test_images[:3], cfg):
-        avg_context = average([context_encode(patch, model) for patch in visible])
-        prediction = predict(avg_context, 3, model, cfg)
+    for patches in cut_images(test_images[:3], cfg):
+        context_embs = [context_encode(patch, model) for patch in patches[:3]]
+        prediction = predict(average(context_embs), 3, model, cfg)
         # Sort by the distance between prediction and embedding.
         candidates.sort(key=lambda p: dist(prediction, target_encode(p, model)))
-        pictures = [[p[:2], p[2:]] for p in [hidden, *candidates[:3]]]
-        show(pictures, ("hidden", "1st", "2nd", "3rd"))
+        for patch in [patches[3], *candidates[:2]]:
+            pictures.append([patch[:2], patch[2:]])  # two rows of two pixels
+    show(pictures, 3 * ("hidden", "nearest", "second"))
 
     print("""
                accuracy on new images      share of patch variance
                 1-shot   linear probe         pattern    sign""")
 
+    # The pixels are 16 numbers per image, and an embedding has only D.
+    image_pixels = [[v for row in image for v in row] for image in test_images]
     data = cut_images(test_images, cfg)  # [N][K][P]
     patch_pixels = [patch for patches in data for patch in patches]
-    # The row of the pixels gets all 16 pixels of an image, the others only D numbers.
-    image_pixels = [[v for row in image for v in row] for image in test_images]
-    vectors = {"pixels": (image_pixels, patch_pixels)}
+    rows = [("pixels", image_pixels, patch_pixels)]
     # train() begins with init_model. So, with the same seed, all three models start
     # from the same weights.
     untrained = init_model(cfg, Random(seed))
@@ -934,29 +971,36 @@ If the sign is dropped, a patch and its negative should both be among the neares
     models = {"untrained": untrained, "no prediction": baseline, "JEPA": model}
     for name, each in models.items():
         patch_vectors = embed_patches(test_images, each, cfg)
-        vectors[name] = embed(test_images, each, cfg), patch_vectors
+        rows.append((name, embed(test_images, each, cfg), patch_vectors))
     probes = {}
-    for name, pair in vectors.items():
-        one_shot, probe, pattern, sign = evaluate(*pair, test_signs, test_labels, seed)
+    for name, image_vectors, patch_vectors in rows:
+        one_shot, probe, pattern, sign = evaluate(
+            image_vectors, patch_vectors, test_signs, test_labels, seed
+        )
         print(f"{name:14}{one_shot:8.1%}{probe:15.1%}{pattern:16.1%}{sign:8.1%}")
         probes[name] = 100 * probe
-    print("'no prediction' lacks only Pred. 'sign' is on top of pattern and position.")
-    print(
-        f"\nLinear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream "
-        f"classification! (untrained encoder: {probes['untrained']:.4g}%)"
-    )
+    print(f"""
+'no prediction' is trained on Var and Cov alone. Prediction should raise the accuracy
+and the share of the pattern, and lower what the sign adds to pattern and position.
+
+Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! \
+(untrained encoder: {probes['untrained']:.4g}%)""")
 
 
 # ---- 10. Ablation: which part prevents collapse? -------------------------------------
-# Trained on prediction alone, the embeddings collapse to a point. With Var and Cov they
-# do not, but on most seeds they come close to a line. With the stop-gradient they do
-# not collapse to a point, even without Var and Cov.
+# The rows of ABLATION say what is left out. Trained on prediction alone, without a
+# stop-gradient, the embeddings collapse to a point ("prediction alone"). Var and Cov
+# prevent the point, but here they are weak, and on most seeds the embeddings come close
+# to a line ("no stop-gradient"). With the stop-gradient they do not collapse to a point,
+# even if all else is left out ("no EMA, Var or Cov").
 #
-# What are Var and Cov good for, then? With them, training succeeds on more seeds. They
-# have a price. They keep more dimensions in use than the patterns need, and the sign
-# fills the rest. So "everything" keeps more of the sign than most of the other rows.
+# What are Var and Cov good for, then? Without them, 7 of 20 seeds diverge ("no Var, no
+# Cov"), and with them none (tests/studies/RESULTS.md). But they keep more dimensions in
+# use than the patterns need, and the sign fills the rest. So "everything" keeps more of
+# the sign than most of the other rows.
 
-# Without the stop-gradient, one encoder does both jobs, so there is no EMA either.
+# Without the stop-gradient, one encoder does both jobs. Momentum 0 makes the target
+# encoder a copy of it, for the evaluation.
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
@@ -964,15 +1008,15 @@ ABLATION = {
     "everything": {},
     "no prediction": {"pred_weight": 0.0},
     "no stop-gradient": ONE_ENCODER,
-    "no EMA": {"ema_momentum": 0.0},
+    "no EMA": {"ema_momentum": 0.0},  # after every step, the target encoder is a copy
     "no Var": {"var_weight": 0.0},
     "no Cov": {"cov_weight": 0.0},
     "no Var, no Cov": NO_VAR_NO_COV,
     "no EMA, Var or Cov": {"ema_momentum": 0.0, **NO_VAR_NO_COV},
     "prediction alone": {**ONE_ENCODER, **NO_VAR_NO_COV},
-    # Another recipe, in the manner of VICReg: one encoder, and a strong variance loss.
-    # The embeddings spread more widely, which makes the gradients larger. So the
-    # learning rate is lower.
+    # A strong variance loss, as in VICReg, can take the place of the stop-gradient. The
+    # embeddings spread more widely, which makes the gradients larger. So the learning
+    # rate is lower.
     "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
@@ -985,8 +1029,7 @@ def collapse(cfg, seed):
     print(f"""Ablation: which part prevents collapse?
 ============================================================
 Pred        prediction error in the last of {cfg.epochs} epochs
-R2          share of the targets' variance that is predicted; below 0: worse than
-            their mean
+R2          1 for perfect prediction, 0 for always predicting the mean target
 std         standard deviation of the embeddings, divided by that before training
 dimensions  how many of the {cfg.embed_dim} dimensions the embeddings use
 sign        share of the variance that the sign explains beyond pattern and position
@@ -1021,8 +1064,9 @@ sign        share of the variance that the sign explains beyond pattern and posi
         )
         print(line.replace("nan", "  -").rstrip(), flush=True)
     print("""
-Two pairs of rows differ only in the stop-gradient: 'no stop-gradient' and 'no EMA',
-'prediction alone' and 'no EMA, Var or Cov'.
+These rows differ only in the stop-gradient (the second row of each pair has it):
+    'no stop-gradient' and 'no EMA'
+    'prediction alone' and 'no EMA, Var or Cov'
 The lowest Pred is that of collapsed embeddings. So a low Pred alone proves nothing.""")
 
 
@@ -1035,7 +1079,8 @@ def main():
     if options.seed < 0:
         parser.error("--seed must be 0 or more")
     if options.collapse:
-        collapse(Config(epochs=35), options.seed)  # ten trainings take a while
+        # Fewer epochs than in the demo, because this trains ten times.
+        collapse(Config(epochs=35), options.seed)
     else:
         demo(Config(), options.seed)
 

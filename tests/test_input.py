@@ -61,7 +61,7 @@ train([IMAGE], ONE, rng(), masks=lambda K, rng: ([0, 1], [1])) | [0, 1] | [1]
 embed([EIGHT], MODEL, CFG) | 4 | 16; embed_patches([EIGHT], MODEL, CFG) | 4 | 16; embed(IMAGE, MODEL, CFG) | height
 jepa_forward(EIGHT, [0, 1, 2], [3]) | 4 | 16; jepa_forward(IMAGE, [0, 1, 2], [2]) | [0, 1, 2] | [2]
 jepa_forward(IMAGE, [0, 1, 1], [2]) | [0, 1, 1]; jepa_forward(IMAGE, [], [2]) | []
-jepa_forward(IMAGE, [0], []) | []; jepa_forward(IMAGE, [0], [-1]) | -1; jepa_forward(IMAGE, [0], [4]) | 4
+jepa_forward(IMAGE, [0], []) | []; jepa_forward(IMAGE, [0], [-1]) | -1; jepa_forward(IMAGE, [0], [4]) | 3 | [4]
 context_encode([0.1] * 3) | (1, 4) | (5, 32); target_encode([0.1] * 5) | (1, 6) | (5, 32); predict([0.1] * 5, 0) | (1, 10) | (11, 64)
 matmul(X, X) | (6, 2) | (6, 2); add(X, X[1:]) | (6, 2) | (5, 2); mse_loss(X, [[0.1]] * 6) | (6, 2) | (6, 1); mlp_forward(MODEL["predictor"], X) | (6, 3)
 predict([0.1] * 6, 4) | 0 to 3 | 4; predict([0.1] * 6, -1) | -1; mse([], []) | rows; mse(X, X[1:]) | (6, 2) | (5, 2)
@@ -74,7 +74,7 @@ nearest_centroid(X, LABELS, [[0.1]]) |; linear_probe(X, LABELS, [[0.1]]) | (1, 1
 linear_probe(X, LABELS, [[NAN, 0.1]]) | x | finite; linear_probe([[NAN, 1.0], *X[1:]], LABELS, X) | train_x
 linear_probe(X, LABELS[1:], X) | 6 | 5; few_shot_accuracy(nearest_centroid, X, LABELS[1:], 1, rng()) | 6 | 5
 few_shot_accuracy(nearest_centroid, X, LABELS, 3, rng()) | 3 | 'a'
-few_shot_accuracy(nearest_centroid, X, LABELS, 0, rng()) | 0; few_shot_accuracy(lambda x, labels, rest: labels * 9, X, LABELS, 1, rng()) | 4 | 18; few_shot_accuracy(lambda x, labels, rest: labels[:1], X, LABELS, 1, rng()) | 4 | 1
+few_shot_accuracy(nearest_centroid, X, LABELS, 0, rng()) | 0 | 'a'; few_shot_accuracy(lambda x, labels, rest: labels * 9, X, LABELS, 1, rng()) | 4 | 18; few_shot_accuracy(lambda x, labels, rest: labels[:1], X, LABELS, 1, rng()) | 4 | 1
 few_shot_accuracy(nearest_centroid, X, LABELS, 1, 42) | int | sample"""
 for _name in "epochs batch_size lr pred_weight var_weight cov_weight gamma ema_momentum".split():
     REFUSED += f"; Config({_name}=-1) | {_name} | -1; Config({_name}=NAN) | {_name} | nan"

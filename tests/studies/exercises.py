@@ -13,8 +13,8 @@ EXERCISES = {  # name: (text in jepa.py, text in its place)
     "3 dimensions": ("embed_dim: int = 6", "embed_dim: int = 3"),
     "a fifth pattern": ('    "uniform": lambda', '    "diagonal": lambda row, column: (row + column) / 3.0'
                         ' - 1.0,\n    "uniform": lambda'),
-    "pixels as targets": ("    means = matmul(averaging", "    target_embs = [[*patch, 0.0, 0.0] for patch in"
-                          " target_patches]\n    means = matmul(averaging"),
+    "pixels as targets": ("    means = matmul(mean_matrix", "    target_embs = [[*patch, 0.0, 0.0] for patch in"
+                          " target_patches]\n    means = matmul(mean_matrix"),
     "the other school": ("demo(Config()", "demo(Config(**ABLATION['strong Var'])"),
 }
 
