@@ -22,7 +22,8 @@ Gradient descent on this error trains the predictor and the context encoder. No 
 flows back through the target. This is called the stop-gradient. Instead, the target
 encoder follows the context encoder: after every step, each of its weights becomes 95 %
 of its old value plus 5 % of the same weight of the context encoder. Such a running
-average is called an exponential moving average (EMA).
+average is called an exponential moving average (EMA). It keeps the targets steady,
+though in this toy a plain copy works about as well (section 10).
 
 What do the encoders learn? They keep what the patches of an image have in common,
 because it helps to predict. They drop most of what is random in each patch, little by
@@ -298,12 +299,12 @@ def mlp_backward(net, cache, dy, need_dx=False):
     """
     x, h = cache
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    # The 1 at the end of each row of h is a constant. It needs no gradient, so we leave
-    # it out, and its weights, the last row of W2, as well.
+    # The 1 at the end of each row of h is a constant, so it needs no gradient. We leave it
+    # out, together with its weights, the last row of W2.
     W2 = net["W2"][:-1]  # [hidden][out]
-    # dh would be dy @ W2.T. Its number for a row and a hidden unit is the dot product of
-    # the row of dy and the weights of the unit. ReLU passes it on where its output is
-    # above 0. Elsewhere the gradient is 0, and we save the work.
+    # By the formula above, dh = dy @ W2.T. So dh[r][j] is the dot product of dy[r] and
+    # W2[j]. Where the output of ReLU is above 0, dz equals dh. Elsewhere dz is 0, and we
+    # need not compute dh.
     dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
         units = zip(h_row[:-1], W2)
