@@ -299,12 +299,12 @@ def mlp_backward(net, cache, dy, need_dx=False):
     """
     x, h = cache
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    # The 1 at the end of each row of h is a constant, so it needs no gradient. We leave it
-    # out, together with its weights, the last row of W2.
+    # The 1 at the end of each row of h is a constant, so it needs no gradient. We leave
+    # it out, together with its weights, the last row of W2.
     W2 = net["W2"][:-1]  # [hidden][out]
     # By the formula above, dh = dy @ W2.T. So dh[r][j] is the dot product of dy[r] and
-    # W2[j]. Where the output of ReLU is above 0, dz equals dh. Elsewhere dz is 0, and we
-    # need not compute dh.
+    # W2[j]. Where the output of ReLU is above 0, dz equals dh. Elsewhere dz is 0, and
+    # we need not compute dh.
     dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
         units = zip(h_row[:-1], W2)
@@ -536,10 +536,11 @@ def loss_and_gradients(batch, model, cfg):
             positions.append(one_hot(i, cfg.num_patches))
 
     # For each target patch, the predictor needs the mean of the context embeddings of
-    # the same image. We write it as a matrix product, mean_matrix @ context_embs, because
-    # we know how to go backward through that. If a batch has two images of three
-    # context patches each, a row of mean_matrix is [1/3, 1/3, 1/3, 0, 0, 0] for a target
-    # patch of the first image, and [0, 0, 0, 1/3, 1/3, 1/3] for one of the second.
+    # the same image. We write it as a matrix product, mean_matrix @ context_embs,
+    # because we know how to go backward through that. If a batch has two images of
+    # three context patches each, a row of mean_matrix is [1/3, 1/3, 1/3, 0, 0, 0] for a
+    # target patch of the first image, and [0, 0, 0, 1/3, 1/3, 1/3] for one of the
+    # second.
     mean_matrix = []  # [m][n]
     for index in image_of_target:
         share = 1.0 / image_of_context.count(index)
@@ -718,10 +719,10 @@ def participation_ratio(embeddings):
     """Return how many dimensions embeddings [n][D] use, whatever their scale.
 
     This is (sum of v)^2 / (sum of v^2), where v are the eigenvalues of the covariance
-    matrix C, that is, the variances along its principal axes. If three of them are equal
-    and the others are 0, the result is 3. We need not compute the eigenvalues: their sum
-    is the trace of C, and the sum of their squares is the sum of the squares of all
-    numbers in C. If all embeddings are equal, return 0.
+    matrix C, that is, the variances along its principal axes. If three of them are
+    equal and the others are 0, the result is 3. We need not compute the eigenvalues:
+    their sum is the trace of C, and the sum of their squares is the sum of the squares
+    of all numbers in C. If all embeddings are equal, return 0.
     """
     C = covariance(embeddings)
     squares = sum_of_squares(C)
@@ -940,7 +941,7 @@ Embeddings for different patterns:""")
     print(
         """
 Hidden patches, and the clean patches whose embeddings are nearest to the prediction.
-If the sign is dropped, these should be the same patch and its negative, in any order."""
+If the sign is dropped, these should be the same patch and its negative."""
     )
     clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
     # The fourth pattern is grey, so it is its own negative.
@@ -992,8 +993,8 @@ Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! 
 # The rows of ABLATION say what is left out. Trained on prediction alone, without a
 # stop-gradient, the embeddings collapse to a point ("prediction alone"). Var and Cov
 # prevent the point, but here they are weak, and on most seeds the embeddings come close
-# to a line ("no stop-gradient"). With the stop-gradient they do not collapse to a point,
-# even if all else is left out ("no EMA, Var or Cov").
+# to a line ("no stop-gradient"). With the stop-gradient they do not collapse to a
+# point, even if all else is left out ("no EMA, Var or Cov").
 #
 # What are Var and Cov good for, then? Without them, 7 of 20 seeds diverge ("no Var, no
 # Cov"), and with them none (tests/studies/RESULTS.md). But they keep more dimensions in
