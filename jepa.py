@@ -19,30 +19,31 @@ that it has to predict. The error is the mean squared difference between predict
 target.
 
 Gradient descent on this error trains the predictor and the context encoder. No gradient
-flows back through the target. This is called the stop-gradient. Instead, the target
-encoder follows the context encoder: after every step, each of its weights becomes 95 %
-of its old value plus 5 % of the same weight of the context encoder. Such a running
-average is called an exponential moving average (EMA). It keeps the targets steady,
-though in this toy a plain copy works about as well (section 10).
+flows back through the target. This is called the stop-gradient. So the target encoder
+is not trained. It follows the context encoder: after every step, each of its weights
+becomes 95 % of its old value plus 5 % of the corresponding weight of the context
+encoder. Such a running average is called an exponential moving average (EMA). In large
+models it keeps the targets steady. In this toy, a plain copy works about as well.
 
-What do the encoders learn? They keep what the patches of an image have in common,
-because it helps to predict. They drop most of what is random in each patch, little by
-little:
+What do the encoders learn? They drop most of what is random in each single patch:
 
 1. The random part of a visible patch says nothing about the hidden patch. If it changes
    the prediction, this only adds to the error. So the gradient makes the predictor and
    the context encoder respond to it less.
 2. The EMA carries this over to the target encoder.
-3. Now the random part of the target is smaller, too, and the error falls.
+3. Now the target depends less on the random part of its patch, and the error falls.
+
+They keep what the patches of an image have in common. As long as the targets depend on
+it, it helps to predict them. So the gradient makes the context encoder respond to it,
+and the EMA carries that over, too.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and the error would be 0. This is
-called collapse. The stop-gradient works against it, because no step can lower the error
-by moving the targets towards the predictions. This argument is no proof, since a
-collapsed model still has the lowest error. Section 10 shows by experiment what happens
-without the stop-gradient. Two more loss terms work against collapse, too. They ask that
-the numbers of an embedding vary from patch to patch, and that they are not correlated.
-They make training safer, and have a price: more of the random part is kept.
+called collapse. With the stop-gradient, gradient descent moves only the predictions,
+never the targets. That makes collapse less likely, but does not rule it out. Two
+further loss terms, added to the error, also work against collapse. One asks each number
+of the embedding to vary from patch to patch. The other asks these numbers to be
+uncorrelated with each other. Section 10 shows what happens without these parts.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
 trains it several times, with different parts left out.
@@ -78,29 +79,31 @@ class Config:
     batch_size: int = 5  # B
     lr: float = 0.02  # learning rate
     ema_momentum: float = 0.95  # new target = 0.95 * old + 0.05 * context
-    # The loss is a weighted sum of the prediction error and the two terms of section 4.
-    # These weights were found by trial.
+    # The loss is a weighted sum of the prediction error and the two further terms that
+    # section 4 explains. The weights were found by trial.
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # the variance loss asks for this standard deviation or more
+    gamma: float = 0.1  # the variance loss asks for at least this standard deviation
     stop_gradient: bool = True  # False only in section 10, where parts are left out
 
     def __post_init__(self):
-        """Raise ValueError for a negative setting."""
+        """Raise ValueError for a setting that is negative or nan."""
         for name, value in vars(self).items():
             if isnan(value) or value < 0:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
 
 
 # ---- 2. Data -------------------------------------------------------------------------
-# An image shows one of four patterns, but each of its four patches is multiplied by a
-# random sign, 1 or -1. All patches of an image belong to the same pattern, while the
-# sign of one patch says nothing about the other patches. So the encoders should keep
-# the pattern and drop the sign. The contrast is random, too, but all patches share it.
-# Every pixel gets some noise. The fourth pattern is grey, so signs do not change it.
+# An image has 4x4 pixels and shows one of four patterns. But each of its four patches
+# is multiplied by a random sign, 1 or -1. All patches of an image belong to the same
+# pattern, while the sign of one patch says nothing about the other patches. So the
+# encoders should keep the pattern and drop the sign. The contrast is random, too, but
+# all patches share it, so it may be kept. Every pixel gets some noise. The fourth
+# pattern is grey, so signs do not change it.
 
-# Each pattern returns the pixel at a row and a column. -1 is black, 1 is white.
+# Each pattern returns the pixel at a row and a column: -1 is black, 1 is white. The two
+# gradients go from black to white, one from left to right, one from top to bottom.
 PATTERNS = {
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,
     "v_gradient": lambda row, column: 2.0 * row / 3.0 - 1.0,
@@ -133,7 +136,10 @@ def draw_image(pattern, rng):
 
 
 def draw_dataset(per_pattern, rng):
-    """Draw per_pattern images of each pattern. Return the images, signs and labels."""
+    """Draw per_pattern images of each pattern. Return the images, signs and labels.
+
+    The patterns take turns, so the first four images show one of each.
+    """
     labels = list(PATTERNS) * per_pattern
     pairs = [draw_image(label, rng) for label in labels]
     images, signs = zip(*pairs)  # a list of pairs becomes two tuples
@@ -152,7 +158,7 @@ def to_list(values):
         values = values.to_numpy()
     if hasattr(values, "tolist"):  # NumPy and PyTorch
         values = values.tolist()
-    # A list of labels can hold NumPy or PyTorch numbers.
+    # The items of a list can be NumPy or PyTorch objects, too.
     return [item.tolist() if hasattr(item, "tolist") else item for item in values]
 
 
@@ -160,11 +166,11 @@ def to_rows(values, name):
     """Return a table of numbers as a list of rows of floats [n][k].
 
     Raise ValueError unless all numbers are finite and all rows have the same length.
-    The error calls the table by its name.
+    The name is used in the error message.
     """
     try:
         rows = [[float(value) for value in to_list(row)] for row in to_list(values)]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be rows of numbers: {error}") from None
     lengths = {len(row) for row in rows}
     rectangular = len(lengths) == 1 and 0 not in lengths
@@ -175,7 +181,7 @@ def to_rows(values, name):
 
 
 def shape(x):
-    """Return the numbers of rows and columns of a matrix."""
+    """Return the number of rows and the number of columns of a matrix."""
     return len(x), len(x[0])
 
 
@@ -187,7 +193,8 @@ def extract_patches(img, patch_size=2):
     img = to_rows(img, "an image (height x width, grey, about -1 to 1)")
     height, width = shape(img)
     if patch_size < 1 or height % patch_size or width % patch_size:
-        raise ValueError(f"cannot cut {height}x{width} pixels by {patch_size}")
+        size = f"{patch_size}x{patch_size}"
+        raise ValueError(f"cannot cut {height}x{width} pixels into patches of {size}")
     patches = []
     for top in range(0, height, patch_size):
         for left in range(0, width, patch_size):
@@ -205,7 +212,7 @@ def cut_images(images, cfg):
     """
     data = [extract_patches(img, cfg.patch_size) for img in to_list(images)]
     counts = {len(patches) for patches in data}
-    if counts != {cfg.num_patches}:  # also if there are no images
+    if counts != {cfg.num_patches}:  # counts is empty if there are no images
         raise ValueError(f"images need {cfg.num_patches} patches, got {sorted(counts)}")
     return data
 
@@ -253,7 +260,8 @@ def add(x, y, factor=1.0):
     """Return the matrix x + factor * y."""
     if shape(x) != shape(y):
         raise ValueError(f"cannot add {shape(x)} and {shape(y)}")
-    return [[v + factor * w for v, w in zip(a, b)] for a, b in zip(x, y)]
+    rows = zip(x, y)
+    return [[v + factor * w for v, w in zip(x_row, y_row)] for x_row, y_row in rows]
 
 
 def sum_of_squares(x):
@@ -264,8 +272,8 @@ def sum_of_squares(x):
 def init_layer(num_in, num_out, rng):
     """Return random weights [in+1][out]. The last row has the biases, which start at 0.
 
-    The more inputs and outputs, the smaller the weights, so that the outputs of a layer
-    are about as large as its inputs (Glorot and Bengio 2010, eq. 16).
+    The more inputs and outputs, the smaller the weights, so that neither the values nor
+    the gradients grow or shrink much in a layer (Glorot and Bengio 2010, eq. 16).
     """
     limit = sqrt(6.0 / (num_in + num_out))
     weights = [
@@ -302,13 +310,14 @@ def mlp_backward(net, cache, dy, need_dx=False):
     # The 1 at the end of each row of h is a constant, so it needs no gradient. We leave
     # it out, together with its weights, the last row of W2.
     W2 = net["W2"][:-1]  # [hidden][out]
-    # By the formula above, dh = dy @ W2.T. So dh[r][j] is the dot product of dy[r] and
-    # W2[j]. Where the output of ReLU is above 0, dz equals dh. Elsewhere dz is 0, and
-    # we need not compute dh.
+    # By dX = dY @ W.T, dh is dy @ W2.T. So dh[r][j] is the dot product of dy[r] and
+    # W2[j]. Where ReLU gave more than 0, dz equals dh. Elsewhere dz is 0.
     dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
-        units = zip(h_row[:-1], W2)
-        dz.append([dot(dy_row, w) if output > 0.0 else 0.0 for output, w in units])
+        dz_row = []
+        for unit, weights in zip(h_row[:-1], W2):
+            dz_row.append(dot(dy_row, weights) if unit > 0.0 else 0.0)
+        dz.append(dz_row)
     dW1 = matmul(transpose(x), dz)  # [in+1][hidden]
     dx = None
     if need_dx:
@@ -316,10 +325,10 @@ def mlp_backward(net, cache, dy, need_dx=False):
     return {"W1": dW1, "W2": dW2}, dx
 
 
-def add_in_place(net, change, factor):
-    """Add factor * change to the matrices of a network, in place."""
-    for layer in net:
-        net[layer] = add(net[layer], change[layer], factor)
+def add_to(matrices, change, factor):
+    """Add factor * change to a dict of matrices: a network, or its gradients."""
+    for name in matrices:
+        matrices[name] = add(matrices[name], change[name], factor)
 
 
 def init_model(cfg, rng):
@@ -348,7 +357,10 @@ EPS = 1e-4  # added to each variance: at 0, the square root has no derivative
 
 
 def mse_loss(predictions, targets):
-    """Return the mean squared error, and its gradient for the predictions, [n][D]."""
+    """Return the mean squared error of predictions [n][D], and its gradient [n][D].
+
+    The gradient is with respect to the predictions.
+    """
     errors = add(predictions, targets, factor=-1.0)  # [n][D]
     count = len(errors) * len(errors[0])
     loss = sum_of_squares(errors) / count
@@ -358,8 +370,8 @@ def mse_loss(predictions, targets):
 def centered_columns(embeddings):
     """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n].
 
-    If all numbers of a column are equal, it becomes exactly 0. Without this, rounding
-    could leave 1e-17, and section 8 would see some variance where there is none.
+    If all numbers of a column are equal up to rounding, it becomes exactly 0. Otherwise
+    section 8 could divide by a variance that is only rounding.
     """
     columns = []
     for column in transpose(embeddings):
@@ -384,10 +396,11 @@ def variance_loss(embeddings, gamma):
         loss += max(0.0, gamma - std) / D
         # d loss / d std = -1 / D, as long as std is below gamma.
         # d std / d column = column / (std * (n - 1)).
-        # The product of the two is g, the gradient for the centered column. Centering
-        # subtracts the mean of the column. By the chain rule, the gradient for the
-        # column before centering is g minus the mean of g. But the mean of g is 0,
-        # because g is a multiple of the centered column. So the result is g itself.
+        # The product of the two is g, the gradient with respect to the centered column.
+        # Raising one number before centering raises its own centered value by 1, but
+        # lowers all n values by 1/n, because of the mean. So the gradient before
+        # centering is g minus the mean of g. But the mean of g is 0, because g is a
+        # multiple of the centered column. So the result is g itself.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
         gradient.append([factor * v for v in column])
     return loss, transpose(gradient)  # [n][D]
@@ -414,8 +427,8 @@ def covariance_loss(embeddings):
     # d C[i][j] / d column i = column j / (n - 1).
     # Each pair occurs twice in the sum, as C[i][j] and as C[j][i]. So
     # d loss / d column i = sum over j of 2 * 2 C[i][j] / D * column j / (n - 1).
-    # As in variance_loss, centering changes nothing: this is a sum of centered columns,
-    # so its mean is 0.
+    # This is a sum of centered columns, so its mean is 0. As in variance_loss, it is
+    # also the gradient before centering.
     n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
@@ -432,7 +445,7 @@ MODEL = init_model(Config(), Random(0))
 def run_network(net, x, name):
     """Return the output [out] of a network for one input [in].
 
-    The name is what an error message calls the input.
+    The name is used in the error message if the input is not a list of numbers.
     """
     outputs, _ = mlp_forward(net, to_rows([x], name))
     return outputs[0]
@@ -461,7 +474,7 @@ def one_hot(position, length):
 
 def predict(avg_context, pos, model=MODEL, cfg=Config()):
     """Predict the embedding [D] of patch pos from the mean context embedding [D]."""
-    if not 0 <= pos < cfg.num_patches:
+    if pos not in range(cfg.num_patches):
         raise ValueError(f"pos must be from 0 to {cfg.num_patches - 1}, got {pos}")
     x = [*avg_context, *one_hot(pos, cfg.num_patches)]  # [D+K]
     return run_network(model["predictor"], x, "avg_context")
@@ -470,7 +483,7 @@ def predict(avg_context, pos, model=MODEL, cfg=Config()):
 def mse(predictions, targets):
     """Return the mean squared error of predictions [n][D] for targets [n][D].
 
-    Unlike mse_loss, this accepts any kind of table, and returns no gradient.
+    Unlike mse_loss, this also accepts arrays and frames, and returns no gradient.
     """
     predictions = to_rows(predictions, "predictions")
     targets = to_rows(targets, "targets")
@@ -484,10 +497,12 @@ def check_masks(context_mask, target_mask, num_patches):
     A mask is a list of indices of patches, from 0 to num_patches - 1.
     """
     both = [*context_mask, *target_mask]
-    usable = all(0 <= i < num_patches and both.count(i) == 1 for i in both)
-    if not (usable and len(context_mask) and len(target_mask)):
+    in_range = all(i in range(num_patches) for i in both)
+    different = len(set(both)) == len(both)
+    filled = len(context_mask) > 0 and len(target_mask) > 0
+    if not (in_range and different and filled):
         raise ValueError(
-            f"masks need different patches from 0 to {num_patches - 1}, "
+            f"masks must name different patches from 0 to {num_patches - 1}, "
             f"got {context_mask} and {target_mask}"
         )
 
@@ -516,8 +531,8 @@ def loss_and_gradients(batch, model, cfg):
     """Run one batch forward and backward.
 
     batch is a list of B tuples (patches [K][P], context_mask, target_mask). Return two
-    dicts. The first has the weighted loss and its three terms without their weights.
-    The second has the gradients for the context encoder and for the predictor.
+    dicts. The first has the total loss and its three terms, which are not weighted. The
+    second has the gradients of the context encoder and of the predictor.
     """
     # Gather the patches of all images: n context patches and m target patches.
     context_patches = []  # [n][P]
@@ -542,9 +557,9 @@ def loss_and_gradients(batch, model, cfg):
     # target patch of the first image, and [0, 0, 0, 1/3, 1/3, 1/3] for one of the
     # second.
     mean_matrix = []  # [m][n]
-    for index in image_of_target:
-        share = 1.0 / image_of_context.count(index)
-        row = [share if image == index else 0.0 for image in image_of_context]
+    for target_image in image_of_target:
+        share = 1.0 / image_of_context.count(target_image)
+        row = [share if image == target_image else 0.0 for image in image_of_context]
         mean_matrix.append(row)
 
     # Forward
@@ -559,7 +574,7 @@ def loss_and_gradients(batch, model, cfg):
     inputs = [[*mean, *position] for mean, position in zip(means, positions)]
     predictions, predictor_cache = mlp_forward(predictor, inputs)  # [m][D]
 
-    # The loss
+    # The three terms of the loss, their gradients, and the weighted sum
     pred_loss, pred_gradient = mse_loss(predictions, target_embs)
     var_loss, var_gradient = variance_loss(context_embs, cfg.gamma)
     cov_loss, cov_gradient = covariance_loss(context_embs)
@@ -573,23 +588,25 @@ def loss_and_gradients(batch, model, cfg):
     )
     # The means are the first D numbers of the inputs, and the rest is the position.
     d_means = [row[: cfg.embed_dim] for row in d_inputs]  # [m][D]
-    # The context embeddings enter all three losses, so three gradients add up.
+    # By dW = X.T @ dY, with mean_matrix for X and context_embs for W:
     d_context_embs = matmul(transpose(mean_matrix), d_means)  # [n][D]
+    # The context embeddings enter all three terms, so three gradients add up.
     d_context_embs = add(d_context_embs, var_gradient, cfg.var_weight)
     d_context_embs = add(d_context_embs, cov_gradient, cfg.cov_weight)
     d_encoder, _ = mlp_backward(encoder, context_cache, d_context_embs)
 
     # One call is missing here: the backward pass of the target encoder. Its output is
     # taken as given, like a label. This is the stop-gradient.
-    # Only section 10 makes the call, to see what the stop-gradient is good for. There,
-    # the context encoder also encodes the target patches. So it gets two gradients, and
-    # the second one pulls the targets towards the predictions.
+
+    # What follows is not part of a JEPA. It is an experiment of section 10: one encoder
+    # for everything, and no stop-gradient. Then the encoder gets a second gradient,
+    # which pulls the targets towards the predictions.
     if not cfg.stop_gradient:
         # The loss depends on prediction - target. So the gradient for the target is
         # that for the prediction, with the opposite sign.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
         d_target, _ = mlp_backward(encoder, target_cache, d_target_embs)
-        add_in_place(d_encoder, d_target, 1.0)
+        add_to(d_encoder, d_target, 1.0)
 
     losses = {"loss": loss, "pred": pred_loss, "var": var_loss, "cov": cov_loss}
     return losses, {"context_encoder": d_encoder, "predictor": d_predictor}
@@ -618,8 +635,8 @@ def ema_update(momentum=Config.ema_momentum, model=MODEL):
 def round_weights(net):
     """Round the weights of a network to six decimals, in place.
 
-    This is not part of the method. It makes results repeatable: versions of Python
-    differ in the last bit of a sum, and training would amplify the difference.
+    This is not part of the method. It makes results repeatable in practice: versions of
+    Python differ in the last bit of a sum, and training would amplify the difference.
     """
     for layer, weights in net.items():
         net[layer] = [[round(weight, 6) for weight in row] for row in weights]
@@ -630,8 +647,8 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
 
     images    [N][height][width], with pixels of about -1 to 1
     rng       a random.Random for the weights, the order of images and the masks. To
-              continue training, pass the model and the same rng again.
-    masks     a function of num_patches and rng that returns two masks
+              continue training, pass the model and the same rng object again.
+    masks     a function of num_patches and rng that returns (context_mask, target_mask)
     on_epoch  a function of epoch, losses and model, called after each epoch
 
     Return the model, and a list of the losses of each epoch, averaged over the images.
@@ -656,7 +673,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
             batch_losses, gradients = loss_and_gradients(batch, model, cfg)
             # Step 2: gradient descent on the context encoder and the predictor
             for name, gradient in gradients.items():
-                add_in_place(model[name], gradient, -cfg.lr)
+                add_to(model[name], gradient, -cfg.lr)
             # Step 3: the target encoder follows the context encoder
             ema_update(cfg.ema_momentum, model)
             # Average over the images. The last batch can be smaller than the others.
@@ -664,7 +681,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
                 losses[term] += batch_losses[term] * len(batch) / len(data)
         for net in model.values():
             round_weights(net)
-        if isnan(losses["loss"]) or losses["loss"] > 1e9:
+        if isnan(losses["loss"]) or losses["loss"] > 1e9:  # it should be below 10
             model.update(before)  # put the old weights back
             raise FloatingPointError(
                 f"training diverged in epoch {epoch}: "
@@ -718,11 +735,13 @@ def embedding_std(embeddings):
 def participation_ratio(embeddings):
     """Return how many dimensions embeddings [n][D] use, whatever their scale.
 
-    This is (sum of v)^2 / (sum of v^2), where v are the eigenvalues of the covariance
-    matrix C, that is, the variances along its principal axes. If three of them are
-    equal and the others are 0, the result is 3. We need not compute the eigenvalues:
-    their sum is the trace of C, and the sum of their squares is the sum of the squares
-    of all numbers in C. If all embeddings are equal, return 0.
+    Rotate the embeddings so that their dimensions are uncorrelated. Let v be the
+    variances of the rotated dimensions. The result is (sum of v)^2 / (sum of v^2). If
+    three of the v are equal and the others are 0, this is 3.
+    We need not really rotate, because a rotation changes neither the trace of the
+    covariance matrix C nor the sum of the squares of its numbers. So the sum of v is
+    the trace of C, and the sum of v^2 is the sum of the squares.
+    If all embeddings are equal, return 0.
     """
     C = covariance(embeddings)
     squares = sum_of_squares(C)
@@ -767,30 +786,37 @@ def nearest_centroid(train_x, train_labels, x):
 def linear_probe(train_x, train_labels, x):
     """Return a label for each row of x [m][D], by ridge regression on train_x [n][D].
 
-    Each class gets a linear function. Gradient descent fits it to be 1 on the rows of
-    the class and 0 on the others. A row gets the label whose function is largest.
+    Each class gets a linear function. It should be 1 on the rows of the class, and 0 on
+    the others. A row gets the label whose function is largest. Ridge regression is
+    linear regression that also keeps the weights small. Here it is approximate, because
+    gradient descent stops after 200 steps.
     """
     train_x = to_rows(train_x, "train_x")
     x = to_rows(x, "x")
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
+    # The functions are centered inputs @ weights, plus a constant for each class. As
+    # the inputs are centered, the best constant is the mean of the wanted values,
+    # whatever the weights are.
+    constants = average(wanted)  # [classes]
     columns = centered_columns(train_x)  # [D][n]
-    # Let X be the centered rows of train_x. The gradient of half the squared error is
-    # X.T @ (X @ weights - wanted). That is A @ weights - goal, with
-    A = matmul(columns, transpose(columns))  # [D][D], X.T @ X
-    goal = matmul(columns, wanted)  # [D][classes], X.T @ wanted
-    # No eigenvalue of A is larger than its trace, so this step cannot overshoot.
+    # Let X be the centered inputs. The gradient of half the squared error is
+    # X.T @ (X @ weights - wanted) = A @ weights - goal, where A is X.T @ X, and goal is
+    # X.T @ wanted.
+    A = matmul(columns, transpose(columns))  # [D][D]
+    goal = matmul(columns, wanted)  # [D][classes]
+    # Gradient descent is stable if the step times any eigenvalue of A is below 2. The
+    # eigenvalues are not negative and add up to the trace of A.
     step = 0.9 / trace(A) if trace(A) > 0.0 else 0.0
     weights = scale(0.0, goal)  # [D][classes], zeros to start from
     for _ in range(200):
         gradient = add(matmul(A, weights), goal, factor=-1.0)
-        # Shrink the weights by 1 %. This is the ridge: it keeps them small.
+        # Shrink the weights by 1 %, too. This is the ridge.
         weights = add(scale(0.99, weights), gradient, factor=-step)
     centered = add(x, [average(train_x)] * len(x), factor=-1.0)  # [m][D]
-    # As the inputs are centered, the best constant is the mean of the wanted values.
-    intercepts = [average(wanted)] * len(x)  # [m][classes]
-    values = add(matmul(centered, weights), intercepts)  # [m][classes]
+    values = add(matmul(centered, weights), [constants] * len(x))  # [m][classes]
+    # Of each row, take the class with the largest value.
     return [classes[row.index(max(row))] for row in values]
 
 
@@ -808,7 +834,10 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
         others = []
         for label, rows in classes.items():
             if not 0 < shots < len(rows):
-                raise ValueError(f"{shots} shots: class {label!r} has {len(rows)} rows")
+                size = f"{len(rows)} rows of class {label!r}"
+                raise ValueError(
+                    f"cannot take {shots} of the {size}, and test on others"
+                )
             pairs = [(row, label) for row in rng.sample(rows, len(rows))]  # shuffled
             known += pairs[:shots]
             others += pairs[shots:]
@@ -834,14 +863,14 @@ def r_squared(pred_loss, images, model, cfg):
 
 
 def evaluate(image_vectors, patch_vectors, signs, labels, seed):
-    """Return four figures, for image_vectors [N][k] and patch_vectors [N*K][m]:
+    """Return four numbers, for image_vectors [N][..] and patch_vectors [N*K][..]:
 
     - the accuracy of nearest_centroid with one label per class
     - the accuracy of linear_probe with 50 labels per class
     - the share of the variance of the patch vectors that the pattern explains
     - the further share that the sign explains, once pattern and position are known.
-      Position matters, because a sign that makes one half of a gradient lighter makes
-      the other half darker.
+      Position matters: the sign -1 makes a left patch of h_gradient lighter and a right
+      patch darker. Without the position, the two effects would cancel.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -851,9 +880,9 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
         for position, sign in enumerate(image_signs):
             factors.append((label, position, sign))
     patterns = [pattern for pattern, _, _ in factors]
-    places = [(pattern, position) for pattern, position, _ in factors]
+    with_position = [(pattern, position) for pattern, position, _ in factors]
     by_pattern = explained_variance(patch_vectors, patterns)
-    without_sign = explained_variance(patch_vectors, places)
+    without_sign = explained_variance(patch_vectors, with_position)
     with_sign = explained_variance(patch_vectors, factors)
     return one_shot, probe, by_pattern, with_sign - without_sign
 
@@ -862,7 +891,10 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
 
 
 def shade(pixel):
-    """Return two characters for a pixel. A pixel of None is shown as ??."""
+    """Return two characters for a pixel, from blank for black to @@ for white.
+
+    A pixel of None, which is hidden, is shown as ??.
+    """
     if pixel is None:
         return "??"
     level = int(5 * pixel + 5)
@@ -921,6 +953,8 @@ R2: 1 for perfect prediction, 0 for always predicting the mean target
             )
             print(line.replace("nan", "-"), flush=True)  # if R2 is undefined
 
+    # train() begins with init_model. So with the same seed, all models of this demo
+    # start from the same weights.
     model, _ = train(images, cfg, Random(seed), on_epoch=report)
     print("""
 Representation Quality Test
@@ -934,20 +968,19 @@ Embeddings for different patterns:""")
     for pattern, a in zip(PATTERNS, embeddings):
         line = f"{pattern:10}"
         for b in embeddings:
-            norms = hypot(*a) * hypot(*b) + 1e-300  # not 0, even if a or b is
-            line += f"{dot(a, b) / norms:12.3f}"
+            # hypot is the length of a vector. The 1e-300 avoids a division by 0.
+            line += f"{dot(a, b) / (hypot(*a) * hypot(*b) + 1e-300):12.3f}"
         print(line)
+    print("The closer to 1, the harder it is to tell two patterns apart.")
 
-    print(
-        """
+    print("""
 Hidden patches, and the clean patches whose embeddings are nearest to the prediction.
-If the sign is dropped, these should be the same patch and its negative."""
-    )
+If the sign is dropped, the two nearest should be the hidden patch and its negative.""")
     clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
-    # The fourth pattern is grey, so it is its own negative.
+    # Add the negatives, except that of the fourth patch, which is grey.
     candidates = clean + scale(-1.0, clean[:3])
     pictures = []
-    # Take an image of each of the first three patterns, and hide its last patch.
+    # Take an image of each pattern but the grey one, and hide its last patch.
     for patches in cut_images(test_images[:3], cfg):
         context_embs = [context_encode(patch, model) for patch in patches[:3]]
         prediction = predict(average(context_embs), 3, model, cfg)
@@ -961,19 +994,17 @@ If the sign is dropped, these should be the same patch and its negative."""
                accuracy on new images      share of patch variance
                 1-shot   linear probe         pattern    sign""")
 
-    # The pixels are 16 numbers per image, and an embedding has only D.
+    # The pixels have an advantage: 16 numbers per image, where an embedding has only D.
     image_pixels = [[v for row in image for v in row] for image in test_images]
     data = cut_images(test_images, cfg)  # [N][K][P]
     patch_pixels = [patch for patches in data for patch in patches]
     rows = [("pixels", image_pixels, patch_pixels)]
-    # train() begins with init_model. So, with the same seed, all three models start
-    # from the same weights.
     untrained = init_model(cfg, Random(seed))
     baseline, _ = train(images, replace(cfg, pred_weight=0.0), Random(seed))
     models = {"untrained": untrained, "no prediction": baseline, "JEPA": model}
-    for name, each in models.items():
-        patch_vectors = embed_patches(test_images, each, cfg)
-        rows.append((name, embed(test_images, each, cfg), patch_vectors))
+    for name, compared in models.items():
+        patch_vectors = embed_patches(test_images, compared, cfg)
+        rows.append((name, embed(test_images, compared, cfg), patch_vectors))
     probes = {}
     for name, image_vectors, patch_vectors in rows:
         one_shot, probe, pattern, sign = evaluate(
@@ -982,27 +1013,31 @@ If the sign is dropped, these should be the same patch and its negative."""
         print(f"{name:14}{one_shot:8.1%}{probe:15.1%}{pattern:16.1%}{sign:8.1%}")
         probes[name] = 100 * probe
     print(f"""
-'no prediction' is trained on Var and Cov alone. Prediction should raise the accuracy
-and the share of the pattern, and lower what the sign adds to pattern and position.
+'no prediction' is trained on Var and Cov alone. 'sign' is what the sign explains beyond
+pattern and position. Prediction should lower it, and raise the other three columns.
 
 Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! \
 (untrained encoder: {probes['untrained']:.4g}%)""")
 
 
 # ---- 10. Ablation: which part prevents collapse? -------------------------------------
-# The rows of ABLATION say what is left out. Trained on prediction alone, without a
-# stop-gradient, the embeddings collapse to a point ("prediction alone"). Var and Cov
-# prevent the point, but here they are weak, and on most seeds the embeddings come close
-# to a line ("no stop-gradient"). With the stop-gradient they do not collapse to a
-# point, even if all else is left out ("no EMA, Var or Cov").
+# Each row of ABLATION leaves some parts out. On prediction alone, without a
+# stop-gradient, the embeddings collapse to a point ("prediction alone"). If only the
+# stop-gradient is added, they do not ("no EMA, Var or Cov"). If only Var and Cov are
+# added, they do not collapse to a point, either, but on most seeds they come close to a
+# line ("no stop-gradient"). Var asks for a standard deviation of only 0.1. The
+# covariances of such small numbers are tiny, so Cov does little against a line, even
+# with its weight of 100.
 #
-# What are Var and Cov good for, then? Without them, 7 of 20 seeds diverge ("no Var, no
-# Cov"), and with them none (tests/studies/RESULTS.md). But they keep more dimensions in
-# use than the patterns need, and the sign fills the rest. So "everything" keeps more of
-# the sign than most of the other rows.
+# What are Var and Cov good for, then? Larger embeddings have larger covariances, so Cov
+# also limits the scale. Without it the embeddings grow, and on 6 of 20 seeds training
+# diverges ("no Cov"). With all parts, it diverges on 1 of 1,000. But Var and Cov spread
+# the embeddings over more dimensions than four patterns need, and the spare dimensions
+# hold the sign. So several other rows have less of the sign than "everything". The page
+# tests/studies/RESULTS.md has these numbers.
 
-# Without the stop-gradient, one encoder does both jobs. Momentum 0 makes the target
-# encoder a copy of it, for the evaluation.
+# Without the stop-gradient, one encoder does both jobs. Section 8 evaluates the target
+# encoder, and momentum 0 makes it a copy of that one encoder.
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
@@ -1044,7 +1079,7 @@ sign        share of the variance that the sign explains beyond pattern and posi
         try:
             model, history = train(images, replace(cfg, **changes), Random(seed))
         except FloatingPointError:
-            print(f"{name:21}diverged", flush=True)
+            print(f"{name:19} diverged", flush=True)
             continue
         pred = history[-1]["pred"] if history else nan
         r2 = r_squared(pred, images, model, cfg)
@@ -1066,10 +1101,10 @@ sign        share of the variance that the sign explains beyond pattern and posi
         )
         print(line.replace("nan", "  -").rstrip(), flush=True)
     print("""
-These rows differ only in the stop-gradient (the second row of each pair has it):
+In each of these pairs, only the second row has a stop-gradient. Nothing else differs:
     'no stop-gradient' and 'no EMA'
     'prediction alone' and 'no EMA, Var or Cov'
-The lowest Pred is that of collapsed embeddings. So a low Pred alone proves nothing.""")
+Collapsed embeddings have a low Pred, too. So a low Pred alone proves nothing.""")
 
 
 def main():
@@ -1081,7 +1116,7 @@ def main():
     if options.seed < 0:
         parser.error("--seed must be 0 or more")
     if options.collapse:
-        # Fewer epochs than in the demo, because this trains ten times.
+        # Fewer epochs than in the demo, because this trains ten models.
         collapse(Config(epochs=35), options.seed)
     else:
         demo(Config(), options.seed)
@@ -1094,7 +1129,7 @@ if __name__ == "__main__":
     except FloatingPointError as error:
         sys.exit(error)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(130)  # as other programs do after Ctrl-C
     except BrokenPipeError:  # the program that read our output, like `head`, has ended
         sys.stdout = None  # otherwise Python would write to it once more
         sys.exit(1)
