@@ -161,9 +161,11 @@ class Pages(unittest.TestCase):
                       f"{100 * strong['sign'][0]:.1f} %", f"{100 * short['sign'][0]:.0f} %",
                       *[f"{100 * value:.0f} %" for value in no_var["1-shot"][:2]]):
             self.assertIn(words, text)
-        for name, row in (("jepa_1000.txt", "JEPA"), ("study.txt", "no Cov")):
-            diverged = recorded(name, row)[1].split(" diverged")[0].split(": ")[1].replace("1000", "1,000")
-            self.assertIn(f"on {diverged}", read("jepa.py"))
+        source, gone = read("jepa.py"), re.search(r": (\d+ of 20) diverged", recorded("study.txt", "no Cov")[1]).group(1)
+        for row in ("no stop-gradient", "no EMA, Var or Cov", "no EMA"):
+            self.assertRegex(source, f'#     "{row}" .*{recorded("study.txt", row)[0]["dimensions"][0]:.1f} dimensions')
+        for words in (f"{gone} trainings", *[f" {100 * row['1-shot'][1]:.0f} %" for row in (no_var, short)]):
+            self.assertIn(words, source)
         for words in (*gaps[:2], *["recorded/" + name for name in os.listdir(os.path.join(ROOT, STUDIES, "recorded"))]):
             self.assertIn(words, results)
 
