@@ -153,8 +153,7 @@ class Pages(unittest.TestCase):
                 (("1-shot", base), ("1-shot", tuned), ("linear probe", base), ("linear probe", tuned))]
         shares = [f"| {figure} | " + " | ".join(f"{100 * row[figure][0]:.0f}" for row in (untrained, base, JEPA)) + " |"
                   for figure in ("sign", "pattern")]
-        _, block = recorded("strong_1000.txt", "strong Var")
-        slow = block.split("below 95 %: ")[1].split()[0]
+        slow = recorded("strong_1000.txt", "strong Var")[1].split("below 95 %: ")[1].split()[0]
         for words in (*gaps, *shares, f"{slow} of 1,000 seeds", f"{100 * mean:.1f} ({100 * worst:.1f}) %",
                       f"{cfg.pred_weight:g} Pred + {cfg.var_weight:g} Var + {cfg.cov_weight:g} Cov",
                       f"{JEPA['R2'][0]:.2f}", f"{100 * JEPA['retrieved'][0]:.0f} %",
