@@ -23,34 +23,35 @@ flows back through the target. This is called the stop-gradient. So the target e
 is not trained. It follows the context encoder: after every step, each of its weights
 becomes 95 % of its old value plus 5 % of the corresponding weight of the context
 encoder. Such a running average is called an exponential moving average (EMA). In large
-models it keeps the targets steady. In this toy, it works about as well to copy the
-context encoder after every step (section 10).
+models it keeps the targets steady. In this toy, copying the context encoder after every
+step works about as well (section 10).
 
-What do the encoders learn? In our images, every patch is multiplied by a random sign, 1
-or -1. The encoders drop most of the sign:
+What do the encoders learn? In our images, each patch shows a part of a pattern, and is
+multiplied by 1 or -1 at random. After training, the embedding of a patch depends on the
+pattern, and much less on this sign. There are three reasons:
 
-1. The sign of a visible patch says nothing about the hidden patch. If it changes the
-   prediction, this only adds to the error. So the gradient makes the predictor and the
-   context encoder respond to it less. (Once the predictor ignores it, this ends, so
-   some of the sign can stay.)
-2. The EMA carries this over to the target encoder.
-3. The sign of the hidden patch cannot be predicted. Whatever the target holds of it is
-   error. Now the target holds less of it, so the error falls.
+1. The sign of a visible patch says nothing about the hidden patch. A prediction that
+   depends on it is only less accurate. So the gradient makes the predictor and the
+   context encoder depend on the sign less.
+2. The target encoder follows. So the targets depend on the sign less, too.
+3. The sign of the hidden patch cannot be predicted. The less the target depends on that
+   sign, the smaller is the error.
 
-They keep the pattern, which all patches of an image share. As long as the targets
-depend on the pattern, knowing it helps to predict them. So the gradient makes the
-context encoder respond to the pattern, and the EMA carries this over, too.
+The pattern is different, because all patches of an image share it. Even with random
+weights, the targets depend on the pattern, so knowing the pattern helps to predict
+them. The gradient makes the context encoder depend on the pattern more, and the target
+encoder follows.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and the error would be 0. This is
-called collapse. If the gradient flowed through the targets, too, it would pull targets
-and predictions together, which can end in collapse. With the stop-gradient this pull is
-missing. The targets move only when the target encoder follows the context encoder.
-Collapse is then less likely, but not impossible. That is no proof, but section 10 tries
-it out. Two further loss terms, added to the error, also work against collapse. One asks
-each number of the embedding to vary from patch to patch. The other asks these numbers
-to be uncorrelated. Otherwise the embeddings could lie on a line, and that is a
-collapse, too.
+called collapse. Without the stop-gradient, training can lower the error by moving the
+targets towards the predictions, and end in collapse. With the stop-gradient, a step
+moves only the predictions towards the targets. This makes collapse less likely, but
+does not rule it out. Section 10 measures it.
+
+The loss is the error plus two terms that also work against collapse. One asks each
+number of the embedding to vary from patch to patch. The other asks these numbers to be
+uncorrelated, because embeddings that lie on a line have collapsed, too.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
 trains it several times, with different parts left out.
@@ -86,12 +87,12 @@ class Config:
     batch_size: int = 5  # B
     lr: float = 0.02  # learning rate
     ema_momentum: float = 0.95  # new target = 0.95 * old + 0.05 * context
-    # The loss is a weighted sum of the prediction error and the two further terms that
-    # section 4 explains. The weights were found by trial.
+    # The loss is a weighted sum of the prediction error and the two terms that section
+    # 4 explains. The weights were found by trial.
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # standard deviation that the variance loss asks for, or more
+    gamma: float = 0.1  # the variance loss asks for at least this standard deviation
     stop_gradient: bool = True  # False only in section 10, where parts are left out
 
     def __post_init__(self):
@@ -102,7 +103,7 @@ class Config:
 
 
 # ---- 2. Data -------------------------------------------------------------------------
-# An image has 4x4 pixels. In a pixel, -1 is black, 0 is grey and 1 is white. An image
+# An image has 4x4 pixels. A pixel of -1 is black, 0 is grey, and 1 is white. An image
 # shows one of four patterns, and each of its four patches is multiplied by a random
 # sign, 1 or -1. All patches of an image belong to the same pattern, while the sign of
 # one patch says nothing about the other patches. So the encoders should keep the
@@ -170,21 +171,21 @@ def to_list(values):
     return [item.tolist() if hasattr(item, "tolist") else item for item in values]
 
 
-def to_rows(values, what):
+def to_rows(values, name):
     """Return a table of numbers as a list of rows of floats [n][k].
 
     Raise ValueError unless all numbers are finite and all rows have the same length.
-    The error message uses the words of what.
+    The name is for error messages.
     """
     try:
         rows = [[float(value) for value in to_list(row)] for row in to_list(values)]
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{what} must be rows of numbers: {error}") from None
+        raise ValueError(f"{name} must be rows of numbers: {error}") from None
     lengths = {len(row) for row in rows}
-    rectangular = len(lengths) == 1 and 0 not in lengths
+    rectangular = len(lengths) == 1 and 0 not in lengths  # one length, and not 0
     finite = all(isfinite(value) for row in rows for value in row)
     if not rectangular or not finite:
-        raise ValueError(f"{what} must be rows of finite numbers, all of one length")
+        raise ValueError(f"{name} must be rows of finite numbers, all of one length")
     return rows
 
 
@@ -198,7 +199,7 @@ def extract_patches(img, patch_size=2):
 
     Raise ValueError if the image does not divide into whole patches.
     """
-    img = to_rows(img, "an image (height x width, grey, about -1 to 1)")
+    img = to_rows(img, "an image (height x width, grey values of about -1 to 1)")
     height, width = shape(img)
     if patch_size < 1 or height % patch_size or width % patch_size:
         size = f"{patch_size}x{patch_size}"
@@ -320,17 +321,16 @@ def mlp_backward(net, cache, dy, need_dx=False):
     """
     x, h = cache
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    # The 1 at the end of each row of h is a constant, so it needs no gradient. We leave
-    # it out, together with its weights, the last row of W2.
+    # By dX = dY @ W.T, dh is dy @ W2.T. We leave out the weights of the 1s, the last
+    # row of W2, because a constant has no gradient. So dh[r][j] is the dot product of
+    # dy[r] and W2[j]. We compute it only where ReLU let a value through. Elsewhere dz
+    # is 0.
     W2 = net["W2"][:-1]  # [hidden][out]
-    # By dX = dY @ W.T, dh is dy @ W2.T. So dh[r][j] is the dot product of dy[r] and
-    # W2[j]. Where ReLU gave more than 0, dz equals dh. Elsewhere dz is 0, and dh is not
-    # needed.
     dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
         dz_row = []
-        for unit, weights in zip(h_row[:-1], W2):
-            dz_row.append(dot(dy_row, weights) if unit > 0.0 else 0.0)
+        for value, weights in zip(h_row[:-1], W2):
+            dz_row.append(dot(dy_row, weights) if value > 0.0 else 0.0)
         dz.append(dz_row)
     dW1 = matmul(transpose(x), dz)  # [in+1][hidden]
     dx = None
@@ -340,7 +340,7 @@ def mlp_backward(net, cache, dy, need_dx=False):
 
 
 def add_to(matrices, change, factor):
-    """Add factor * change to a dict of matrices: a network, or its gradients."""
+    """Add factor * change to a dict of matrices: a network, or other gradients."""
     for name in matrices:
         matrices[name] = add(matrices[name], change[name], factor)
 
@@ -383,8 +383,9 @@ def mse_loss(predictions, targets):
 def centered_columns(embeddings):
     """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n].
 
-    A column whose numbers differ only by rounding errors becomes all zeros. Otherwise
-    it would have a tiny variance instead of none, and section 8 divides by variances.
+    If all numbers of a column are equal up to rounding, it becomes all zeros. The
+    losses do not need this. Section 8 does, because it divides by variances that are
+    not 0.
     """
     columns = []
     for column in transpose(embeddings):
@@ -408,13 +409,12 @@ def variance_loss(embeddings, gamma):
         std = sqrt(dot(column, column) / n_minus_1 + EPS)
         loss += max(0.0, gamma - std) / D
         # d loss / d std = -1 / D, as long as std is below gamma.
-        # d std / d column = column / (std * (n - 1)), since
-        # std^2 = (sum of the squares of column) / (n - 1) + EPS.
-        # The product of the two is g, the gradient with respect to the centered column.
-        # If one number before centering rises by 1, the mean rises by 1/n. So in the
-        # centered column, this number gains 1, and then every number, itself included,
-        # loses 1/n. So its gradient is its own g minus the mean of g. Here that mean is
-        # 0, because g is a multiple of the centered column. So the result is g itself.
+        # std^2 = (sum of c[r]^2) / (n - 1) + EPS, where c is the column. So
+        # d std / d c[r] = c[r] / (std * (n - 1)).
+        # The product of the two is g[r], the gradient with respect to c[r].
+        # Before centering, the column was x, and c[r] = x[r] - mean(x). Raising x[k] by
+        # 1 raises c[k] by 1, and lowers every c[r] by 1/n. So the gradient with respect
+        # to x[k] is g[k] - mean(g). Here mean(g) is 0, because g is a multiple of c.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
         gradient.append([factor * v for v in column])
     return loss, transpose(gradient)  # [n][D]
@@ -439,10 +439,10 @@ def covariance_loss(embeddings):
     loss = sum_of_squares(C) / D
     # d loss / d C[i][j] = 2 C[i][j] / D.
     # d C[i][j] / d column i = column j / (n - 1).
-    # Each pair occurs twice in the sum, as C[i][j] and as C[j][i]. So
+    # Each pair occurs twice in the sum, as C[i][j] and as C[j][i], and 2 * 2 = 4. So
     # d loss / d column i = 4 / (D * (n - 1)) * sum over j of C[i][j] * column j.
-    # This is a sum of centered columns, so its mean is 0. As in variance_loss, it is
-    # also the gradient before centering.
+    # This is a weighted sum of centered columns, so its mean is 0. Therefore centering
+    # changes nothing, as in variance_loss.
     n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
@@ -456,12 +456,12 @@ def covariance_loss(embeddings):
 MODEL = init_model(Config(), Random(0))
 
 
-def run_network(net, x, what):
+def run_network(net, x, name):
     """Return the output [out] of a network for one input [in].
 
-    As in to_rows, the error message uses the words of what.
+    The name is for error messages.
     """
-    outputs, _ = mlp_forward(net, to_rows([x], what))
+    outputs, _ = mlp_forward(net, to_rows([x], name))
     return outputs[0]
 
 
@@ -582,7 +582,8 @@ def loss_and_gradients(batch, model, cfg):
     encoder = model["context_encoder"]
     target_encoder = model["target_encoder"]
     predictor = model["predictor"]
-    if not cfg.stop_gradient:  # only in section 10: one encoder for everything
+    if not cfg.stop_gradient:
+        # In an experiment of section 10, the context encoder makes the targets, too.
         target_encoder = encoder
     context_embs, context_cache = mlp_forward(encoder, context_patches)  # [n][D]
     target_embs, target_cache = mlp_forward(target_encoder, target_patches)  # [m][D]
@@ -590,7 +591,7 @@ def loss_and_gradients(batch, model, cfg):
     inputs = [[*mean, *position] for mean, position in zip(means, positions)]
     predictions, predictor_cache = mlp_forward(predictor, inputs)  # [m][D]
 
-    # The three terms of the loss, their gradients, and the weighted sum
+    # The three terms of the loss, each with its gradient before weighting
     pred_loss, pred_gradient = mse_loss(predictions, target_embs)
     var_loss, var_gradient = variance_loss(context_embs, cfg.gamma)
     cov_loss, cov_gradient = covariance_loss(context_embs)
@@ -604,22 +605,22 @@ def loss_and_gradients(batch, model, cfg):
     )
     # The means are the first D numbers of the inputs, and the rest is the position.
     d_means = [row[: cfg.embed_dim] for row in d_inputs]  # [m][D]
-    # means = mean_matrix @ context_embs has the form Y = X @ W, so dW = X.T @ dY gives
+    # If Y = X @ W, then dW = X.T @ dY (section 3). Here Y is means, X is mean_matrix,
+    # and W is context_embs.
     d_context_embs = matmul(transpose(mean_matrix), d_means)  # [n][D]
     # The context embeddings enter all three terms, so three gradients add up.
     d_context_embs = add(d_context_embs, var_gradient, cfg.var_weight)
     d_context_embs = add(d_context_embs, cov_gradient, cfg.cov_weight)
     d_encoder, _ = mlp_backward(encoder, context_cache, d_context_embs)
 
-    # In a JEPA, one call is missing here: the backward pass of the target encoder. Its
+    # One call is missing here on purpose: the backward pass of the target encoder. Its
     # output is taken as given, like a label. This is the stop-gradient.
 
-    # What follows is not part of a JEPA. It is an experiment of section 10: one encoder
-    # for everything, and no stop-gradient. Then the encoder gets a second gradient,
-    # which pulls the targets towards the predictions.
+    # The rest is not part of a JEPA. It is the experiment of section 10, where the
+    # context encoder makes the targets, too. There it gets a second gradient, which
+    # moves the targets towards the predictions.
     if not cfg.stop_gradient:
-        # The loss depends on prediction - target. So the gradient for the target is
-        # that for the prediction, with the opposite sign.
+        # The error depends only on prediction - target. So d_target is -d_prediction.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
         d_target, _ = mlp_backward(encoder, target_cache, d_target_embs)
         add_to(d_encoder, d_target, 1.0)
@@ -697,7 +698,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
                 losses[term] += batch_losses[term] * len(batch) / len(data)
         for net in model.values():
             round_weights(net)
-        if isnan(losses["loss"]) or losses["loss"] > 1e9:  # in this toy, it is below 10
+        if isnan(losses["loss"]) or losses["loss"] > 1e9:  # a healthy loss is below 10
             model.update(before)  # put the old weights back
             raise FloatingPointError(
                 f"training diverged in epoch {epoch}: "
@@ -749,16 +750,15 @@ def embedding_std(embeddings):
 
 
 def participation_ratio(embeddings):
-    """Return how many dimensions embeddings [n][D] use, whatever their scale.
+    """Return the effective number of dimensions of embeddings [n][D].
 
-    Some rotation of the embeddings makes their dimensions uncorrelated. Let v be the
-    variances of the rotated dimensions. The result is (sum of v)^2 / (sum of v^2). If
-    three of the v are equal and the others are 0, this is 3.
-    After the rotation, the covariance matrix has v on its diagonal, and 0 elsewhere. So
-    its trace is the sum of v, and the sum of the squares of its numbers is the sum of
-    v^2. A rotation changes neither of the two. So we can compute both from the
-    covariance matrix C without a rotation.
-    If all embeddings are equal, return 0.
+    Let v1, ..., vD be the eigenvalues of the covariance matrix C. They are the
+    variances of the embeddings along their principal axes. The result is
+        (v1 + ... + vD)^2 / (v1^2 + ... + vD^2).
+    It is 1 if the embeddings lie on a line, and D if all these variances are equal. The
+    eigenvalues need not be computed: v1 + ... + vD is the trace of C, and
+    v1^2 + ... + vD^2 is the trace of C @ C. As C is symmetric, that is the sum of the
+    squares of all numbers in C. If all embeddings are equal, return 0.
     """
     C = covariance(embeddings)
     squares = sum_of_squares(C)
@@ -806,7 +806,7 @@ def linear_probe(train_x, train_labels, x):
 
     Each class gets a linear function. It should be 1 on the rows of the class, and 0 on
     the others. A row gets the label whose function is largest. Ridge regression is
-    linear regression that also keeps the weights small. Here it is approximate, because
+    linear regression with a penalty on large weights. Here it is approximate, because
     gradient descent stops after 200 steps.
     """
     train_x = to_rows(train_x, "train_x")
@@ -814,23 +814,23 @@ def linear_probe(train_x, train_labels, x):
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
-    # Each function subtracts the mean of train_x from a row, multiplies by its weights,
-    # and adds a constant. Let X be the centered rows of train_x. Its columns sum to 0.
-    # So the best constant is the mean of the wanted values, and the constants drop out
-    # of the gradient of the weights. The gradient of half the squared error is
-    #     X.T @ (X @ weights - wanted) = A @ weights - goal
-    # where A is X.T @ X, and goal is X.T @ wanted.
+    # Let X be the centered rows of train_x. The values of the functions on train_x are
+    # X @ weights + constants. The gradient of half the squared error is
+    #     X.T @ (X @ weights + constants - wanted).
+    # Each column of X sums to 0, so X.T @ constants is 0. What remains is
+    #     A @ weights - goal, where A is X.T @ X, and goal is X.T @ wanted.
+    # For the same reason, the best constants are the means of the wanted values.
     X_T = centered_columns(train_x)  # [D][n]
     A = matmul(X_T, transpose(X_T))  # [D][D]
     goal = matmul(X_T, wanted)  # [D][classes]
-    # Gradient descent on a squared error is stable if the step is below 2 / (largest
-    # eigenvalue of A). No eigenvalue is above the trace, because none is negative and
-    # their sum is the trace.
+    # Gradient descent overshoots if the step is above 2 / (largest eigenvalue of A).
+    # The eigenvalues of X.T @ X are not negative, and their sum is its trace. So no
+    # eigenvalue is above the trace, and this step is safe:
     step = 0.9 / trace(A) if trace(A) > 0.0 else 0.0
     weights = scale(0.0, goal)  # [D][classes], zeros to start from
     for _ in range(200):
         gradient = subtract(matmul(A, weights), goal)
-        # To shrink the weights by 1 % has the effect of a penalty on their squares.
+        # Shrinking the weights by 1 %, too, acts like a penalty on large weights.
         weights = add(scale(0.99, weights), gradient, -step)
     means = [average(train_x)] * len(x)  # [m][D]
     constants = [average(wanted)] * len(x)  # [m][classes]
@@ -853,8 +853,8 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
         others = []
         for label, rows in classes.items():
             if not 0 < shots < len(rows):
-                most = len(rows) - 1
-                raise ValueError(f"{label!r} allows 1 to {most} shots, got {shots}")
+                allowed = f"1 to {len(rows) - 1} for class {label!r}"
+                raise ValueError(f"shots must be {allowed}, got {shots}")
             pairs = [(row, label) for row in rng.sample(rows, len(rows))]  # shuffled
             known += pairs[:shots]
             others += pairs[shots:]
@@ -871,16 +871,15 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
 def r_squared(pred_loss, images, model, cfg):
     """Estimate the share of the variance of the targets that the predictor explains.
 
-    R2 is 1 - pred_loss / V, where V is the variance of the targets of all patches. It
-    is an estimate, because pred_loss is averaged over an epoch in which the weights
-    change. If V is 0, return nan.
+    This is 1 - pred_loss / variance. It is an estimate, because pred_loss is averaged
+    over an epoch in which the weights change. If the variance is 0, return nan.
     """
     variance = mean_variance(embed_patches(images, model, cfg))
     return 1.0 - pred_loss / variance if variance > 0.0 else nan
 
 
 def evaluate(image_vectors, patch_vectors, signs, labels, seed):
-    """Measure how well N images are represented by vectors.
+    """Measure what vectors tell about the pattern and the sign of N images.
 
     image_vectors [N][..] has a vector for each image, and patch_vectors [N*K][..] has
     one for each patch. They are embeddings, or pixels for comparison. Return
@@ -890,7 +889,7 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     - the share of the variance of the patch vectors that the pattern explains
     - the further share that the sign explains, once pattern and position are known.
       Position matters: in h_gradient, the sign -1 makes a left patch lighter and a
-      right patch darker. In a mean over both positions, this would cancel.
+      right patch darker. Averaged over both, the sign would seem to change nothing.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -900,11 +899,11 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
         for position, sign in enumerate(image_signs):
             factors.append((label, position, sign))
     patterns = [pattern for pattern, _, _ in factors]
-    positions = [(pattern, position) for pattern, position, _ in factors]
+    pattern_and_position = [(pattern, position) for pattern, position, _ in factors]
     by_pattern = explained_variance(patch_vectors, patterns)
-    by_position = explained_variance(patch_vectors, positions)
-    by_sign = explained_variance(patch_vectors, factors)
-    return one_shot, probe, by_pattern, by_sign - by_position
+    without_sign = explained_variance(patch_vectors, pattern_and_position)
+    with_sign = explained_variance(patch_vectors, factors)
+    return one_shot, probe, by_pattern, with_sign - without_sign
 
 
 # ---- 9. The demo ---------------------------------------------------------------------
@@ -913,7 +912,7 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
 def shade(pixel):
     """Return two characters for a pixel, from blank for black to @@ for white.
 
-    A pixel of None, which is hidden, is shown as ??.
+    A hidden pixel is None, and is shown as ??.
     """
     if pixel is None:
         return "??"
@@ -990,11 +989,11 @@ Embeddings for different patterns:""")
             # hypot is the length of a vector. The 1e-300 avoids a division by 0.
             line += f"{dot(a, b) / (hypot(*a) * hypot(*b) + 1e-300):12.3f}"
         print(line)
-    print("1 is the same direction, 0 a right angle, and -1 the opposite direction.")
+    print("Different patterns should not be alike. The same direction would be 1.")
 
     print("""
 Hidden patches, and the two clean patches with embeddings nearest to the prediction.
-If the sign is dropped, these two should be the same patch with both signs.""")
+If the encoders ignore the sign, these two should be a patch and its negative.""")
     clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
     # Add the negatives, except that of the fourth patch, which is grey.
     candidates = clean + scale(-1.0, clean[:3])
@@ -1035,7 +1034,7 @@ If the sign is dropped, these two should be the same patch with both signs.""")
         probes[name] = 100 * probe
     print(f"""
 'no prediction' is trained on Var and Cov alone. 'sign' is what the sign explains beyond
-pattern and position. Prediction should lower it, and raise the other three columns.
+pattern and position. It should be lower for JEPA, and the other three columns higher.
 
 Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! \
 (untrained encoder: {probes['untrained']:.4g}%)""")
@@ -1044,8 +1043,8 @@ Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! 
 # ---- 10. Ablation: which part prevents collapse? -------------------------------------
 # Each row of ABLATION changes some settings. Most rows leave something out.
 
-# Without the stop-gradient, one encoder embeds both context and target. Section 8
-# evaluates the target encoder. With momentum 0, that is a copy of this one encoder.
+# Without the stop-gradient, the context encoder makes the targets, too. The evaluation
+# uses the target encoder. With momentum 0, it is always a copy of the context encoder.
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
@@ -1059,32 +1058,35 @@ ABLATION = {
     "no Var, no Cov": NO_VAR_NO_COV,
     "no EMA, Var or Cov": {"ema_momentum": 0.0, **NO_VAR_NO_COV},
     "prediction alone": {**ONE_ENCODER, **NO_VAR_NO_COV},
-    # This is another recipe, with a strong variance loss, as in VICReg, in place of the
-    # stop-gradient. The embeddings spread more widely, which makes the gradients
-    # larger. So the learning rate is lower.
+    # This is another recipe: a strong variance loss in place of the stop-gradient, as
+    # in VICReg. The embeddings spread more widely, which makes the gradients larger. So
+    # the learning rate is lower.
     "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
-# Four of the rows have no EMA. They show what prevents collapse. The numbers are means
-# over 20 seeds (tests/studies/RESULTS.md):
+# Some rows side by side. The numbers are means over 20 seeds, after 50 epochs
+# (tests/studies/RESULTS.md). 1-shot is the accuracy with one label per class.
 #
-#     row                     stop-gradient   Var and Cov   embeddings
-#     "prediction alone"      no              no            collapse to a point
-#     "no stop-gradient"      no              yes           1.3 dimensions, near a line
-#     "no EMA, Var or Cov"    yes             no            2.6 dimensions
-#     "no EMA"                yes             yes           5.3 dimensions
+#     row                    stop-gradient   EMA   Var and Cov   dimensions   1-shot
+#     "prediction alone"     no              no    no            (a point)    43.8 %
+#     "no stop-gradient"     no              no    yes           1.3          80.1 %
+#     "no EMA, Var or Cov"   yes             no    no            2.6          97.8 %
+#     "no EMA"               yes             no    yes           5.3          99.8 %
+#     "everything"           yes             yes   yes           4.9          99.9 %
+#     "strong Var"           no              no    strong        4.7         100.0 %
 #
-# So the stop-gradient prevents the collapse. Without it, Var and Cov are too weak. Var
-# asks for a standard deviation of only 0.1, and the covariances of such small numbers
-# are tiny, so Cov does little.
+# The first four rows show that here it is the stop-gradient that prevents collapse. Var
+# and Cov alone prevent a point, but not a line. "everything" shows that the EMA changes
+# little. "strong Var" shows that a strong variance loss can replace the stop-gradient.
 #
-# With the stop-gradient, Var and Cov make training reliable. Without Var, the 1-shot
-# accuracy on the worst of 20 seeds is 75 %, and with all parts it is 99 %. Cov also
-# limits the scale, because larger embeddings have larger covariances. Without it they
-# grow (we do not know why), and 6 of 20 trainings diverge. But there is a price. Var
-# and Cov spread the embeddings over more dimensions than four patterns need, and the
-# spare dimensions hold the sign. So in the rows without Var or Cov, the sign explains
-# less on average than in "everything".
+# Var and Cov make training reliable. Without Var ("no Var"), the 1-shot accuracy on the
+# worst of the 20 seeds is 75 %, and with everything it is 99 %. Cov also limits the
+# scale, because larger embeddings have larger covariances. Without it ("no Cov"), the
+# embeddings and thus the gradients are larger, and 6 of 20 trainings diverge. With half
+# the learning rate, none does. But Var and Cov have a price. They spread the embeddings
+# over more dimensions than four patterns need, and the spare dimensions hold the sign.
+# So the sign explains less in "no Var", "no Cov" and "no Var, no Cov" than in
+# "everything".
 
 
 def collapse(cfg, seed):
@@ -1110,7 +1112,7 @@ sign        share of the variance that the sign explains beyond pattern and posi
         except FloatingPointError:
             print(f"{name:19} diverged", flush=True)
             continue
-        pred = history[-1]["pred"] if history else nan
+        pred = history[-1]["pred"] if history else nan  # "untrained" has no history
         r2 = r_squared(pred, images, model, cfg)
         patch_vectors = embed_patches(test_images, model, cfg)
         std = embedding_std(patch_vectors) / untrained_std
@@ -1130,7 +1132,8 @@ sign        share of the variance that the sign explains beyond pattern and posi
         )
         print(line.replace("nan", "  -").rstrip(), flush=True)
     print("""
-Neither row of these pairs has an EMA. Only the second row has a stop-gradient:
+Compare the two rows of each pair. Only the second one has a stop-gradient, and nothing
+else differs:
     'no stop-gradient' and 'no EMA'
     'prediction alone' and 'no EMA, Var or Cov'
 Even collapsed embeddings have a low Pred. So a low Pred alone proves nothing.""")

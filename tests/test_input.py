@@ -6,8 +6,7 @@ import jepa
 from tests.support import flat
 
 try:
-    import numpy
-    import pandas
+    import numpy, pandas
 except ImportError:
     numpy = pandas = None
 try:
@@ -50,7 +49,7 @@ REFUSED = """  # a call | words that its one line has, in this order
 extract_patches([]) | image; extract_patches([[]]) | image; extract_patches(IMAGE, -2) | -2
 extract_patches([[0.0] * 4] * 3) | 3x4 | 2; extract_patches([[NAN] * 4] * 4) | finite
 extract_patches([[1.0, 2.0], [3.0]]) | one length; extract_patches(object()) | height x width, grey
-extract_patches([0.1] * 16) | height x width, grey, about -1 to 1; train([], ONE, rng()) | images
+extract_patches([0.1] * 16) | height x width, grey | -1 to 1; train([], ONE, rng()) | images
 extract_patches([[[0.1, 0.2, 0.3]] * 4] * 4) | height x width, grey; train(IMAGE, ONE, rng()) | height
 train([IMAGE, EIGHT], ONE, rng()) | 4 | 16; train([object()] * 3, ONE, rng()) | height x width, grey
 train([IMAGE, [[NAN] * 4] * 4], ONE, rng()) | finite; train([[0.1] * 16] * 3, ONE, rng()) | height
@@ -73,8 +72,8 @@ explained_variance(X, LABELS[1:]) | 6 | 5; explained_variance(X, [*LABELS, 0]) |
 nearest_centroid(X, LABELS, [[0.1]]) |; linear_probe(X, LABELS, [[0.1]]) | (1, 1) | (1, 2); linear_probe(X, LABELS, [[0.1] * 3]) | (1, 3) | (1, 2)
 linear_probe(X, LABELS, [[NAN, 0.1]]) | x | finite; linear_probe([[NAN, 1.0], *X[1:]], LABELS, X) | train_x
 linear_probe(X, LABELS[1:], X) | 6 | 5; few_shot_accuracy(nearest_centroid, X, LABELS[1:], 1, rng()) | 6 | 5
-few_shot_accuracy(nearest_centroid, X, LABELS, 3, rng()) | 'a' | 2 | 3
-few_shot_accuracy(nearest_centroid, X, LABELS, 0, rng()) | 'a' | 2 | 0; few_shot_accuracy(lambda x, labels, rest: labels * 9, X, LABELS, 1, rng()) | 4 | 18; few_shot_accuracy(lambda x, labels, rest: labels[:1], X, LABELS, 1, rng()) | 4 | 1
+few_shot_accuracy(nearest_centroid, X, LABELS, 3, rng()) | 2 | 'a' | 3
+few_shot_accuracy(nearest_centroid, X, LABELS, 0, rng()) | 2 | 'a' | 0; few_shot_accuracy(lambda x, labels, rest: labels * 9, X, LABELS, 1, rng()) | 4 | 18; few_shot_accuracy(lambda x, labels, rest: labels[:1], X, LABELS, 1, rng()) | 4 | 1
 few_shot_accuracy(nearest_centroid, X, LABELS, 1, 42) | int | sample"""
 for _name in "epochs batch_size lr pred_weight var_weight cov_weight gamma ema_momentum".split():
     REFUSED += f"; Config({_name}=-1) | {_name} | -1; Config({_name}=NAN) | {_name} | nan"

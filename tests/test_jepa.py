@@ -207,10 +207,8 @@ class Learning(unittest.TestCase):
         self.assertTrue(math.isnan(jepa.r_squared(0.1, self.images, equal, CFG)))
 
     def test_without_prediction_the_sign_stays_and_with_strong_var_it_goes(self):
-        signs = []
-        for row in ("no prediction", "strong Var"):
-            cfg = replace(CFG, **jepa.ABLATION[row], epochs=10)
-            signs.append(self.figures(jepa.train(self.images, cfg, random.Random(3))[0])[3])
+        rows = [replace(CFG, **jepa.ABLATION[row], epochs=10) for row in ("no prediction", "strong Var")]
+        signs = [self.figures(jepa.train(self.images, cfg, random.Random(3))[0])[3] for cfg in rows]
         self.assertTrue(signs[0] > 0.4 and signs[1] < 0.2, signs)
 
 class Evaluation(unittest.TestCase):

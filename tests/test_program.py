@@ -1,6 +1,6 @@
 """The program and its pages: the demo, the command line, sessions, README, RESULTS, scripts."""
 
-import ast, contextlib, io, json, os, re, signal, subprocess, sys, tempfile, time, unittest, xml.etree.ElementTree
+import ast, contextlib, io, json, os, re, runpy, signal, subprocess, sys, tempfile, time, unittest, xml.etree.ElementTree
 from unittest import mock
 
 import jepa
@@ -160,12 +160,17 @@ class Pages(unittest.TestCase):
                       f"{100 * strong['sign'][0]:.1f} %", f"{100 * short['sign'][0]:.0f} %",
                       *[f"{100 * value:.0f} %" for value in no_var["1-shot"][:2]]):
             self.assertIn(words, text)
-        source, gone = read("jepa.py"), re.search(r": (\d+ of 20) diverged", recorded("study.txt", "no Cov")[1]).group(1)
-        for row in ("no stop-gradient", "no EMA, Var or Cov", "no EMA"):
-            self.assertRegex(source, f'#     "{row}" .*{recorded("study.txt", row)[0]["dimensions"][0]:.1f} dimensions')
+        source, (halved, block) = read("jepa.py"), recorded("no_cov_lr.txt", "no Cov")
+        for row in ("no stop-gradient", "no EMA, Var or Cov", "no EMA", "JEPA", "strong Var", "prediction alone"):
+            of, name = recorded("study.txt", row)[0], row.replace("JEPA", "everything")
+            dimensions, accuracy = f"({of['dimensions'][0]:.1f}|.a point.)", f"{100 * of['1-shot'][0]:.1f} %"
+            self.assertRegex(source, f'#     "{name}" .* {dimensions} +{accuracy}')
+        gone = re.search(r": (\d+ of 20) diverged", recorded("study.txt", "no Cov")[1]).group(1)
         for words in (f"{gone} trainings", *[f" {100 * row['1-shot'][1]:.0f} %" for row in (no_var, short)]):
             self.assertIn(words, source)
-        for words in (*gaps[:2], *["recorded/" + name for name in os.listdir(os.path.join(ROOT, STUDIES, "recorded"))]):
+        self.assertIn("0 of 20 diverged", block)
+        files = ["recorded/" + name for name in os.listdir(os.path.join(ROOT, STUDIES, "recorded"))]
+        for words in (*gaps[:2], f"{100 * halved['1-shot'][0]:.1f} ({100 * halved['1-shot'][1]:.1f}) %", *files):
             self.assertIn(words, results)
 
     def test_commands_links_and_pictures_are_real(self):
@@ -203,8 +208,6 @@ class Pages(unittest.TestCase):
                 self.assertEqual(result.returncode, 0, result.stderr)
                 self.assertIn(words, result.stdout)
             self.assertEqual(len(os.listdir(folder)), 3)
-        sys.path.insert(0, os.path.join(ROOT, STUDIES))
-        import exercises
-        sys.path.pop(0)
-        for name in exercises.EXERCISES:
-            exercises.changed(name)
+        exercises = runpy.run_path(os.path.join(ROOT, STUDIES, "exercises.py"))
+        for name in exercises["EXERCISES"]:
+            exercises["changed"](name)
