@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Micro JEPA: a Joint-Embedding Predictive Architecture to read in one sitting.
 
-This JEPA learns from images, without labels. It cuts an image into patches and hides
-some of them. The hidden patches are the target patches, the visible ones are the
-context. From the context it predicts the target patches: not their pixels, but their
-embeddings. An embedding is a list of numbers that a network, called an encoder,
-computes from a patch. There are two encoders:
+This JEPA, a small version of I-JEPA (Assran et al. 2023), learns from images, without
+labels. It cuts an image into patches and hides some of them. The hidden patches are the
+target patches, the visible ones are the context. From the context it predicts the
+target patches: not their pixels, but their embeddings. An embedding is a list of
+numbers that a network, called an encoder, computes from a patch. There are two
+encoders:
 
     context patches --> context encoder --> mean ---+
                                                     +--> predictor --> prediction --+
@@ -27,31 +28,34 @@ models it keeps the targets steady. In this toy, copying the context encoder aft
 step works about as well (section 10).
 
 What do the encoders learn? In our images, each patch shows a part of a pattern, and is
-multiplied by 1 or -1 at random. After training, the embedding of a patch depends on the
-pattern, and much less on this sign. There are three reasons:
+multiplied by 1 or -1 at random. During training, the embeddings come to depend less on
+this sign:
 
-1. The sign of a visible patch says nothing about the hidden patch. A prediction that
-   depends on it is only less accurate. So the gradient makes the predictor and the
-   context encoder depend on the sign less.
-2. The target encoder follows. So the targets depend on the sign less, too.
-3. The sign of the hidden patch cannot be predicted. The less the target depends on that
-   sign, the smaller is the error.
+1. The sign of a visible patch says nothing about the hidden patch. If the prediction
+   changes with that sign, it only gets worse. So the gradient makes the predictor and
+   the context encoder depend on the sign less.
+2. The target encoder follows, so the targets depend on the sign less, too.
 
-The pattern is different, because all patches of an image share it. Even with random
-weights, the targets depend on the pattern, so knowing the pattern helps to predict
-them. The gradient makes the context encoder depend on the pattern more, and the target
-encoder follows.
+As a result, the error falls: the sign of the hidden patch cannot be predicted, and the
+target now depends on it less.
+
+The pattern is kept, because all patches of an image share it. As the sign of the hidden
+patch is unknown, the best prediction is the mean of the embeddings of this patch and of
+its negative. Because of the ReLU in the encoder, this mean depends on the pattern, even
+with random weights. So it helps if the context encoder tells the patterns apart, and
+the gradient makes it do so. The target encoder follows.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and the error would be 0. This is
 called collapse. Without the stop-gradient, training can lower the error by moving the
-targets towards the predictions, and end in collapse. With the stop-gradient, a step
-moves only the predictions towards the targets. This makes collapse less likely, but
-does not rule it out. Section 10 measures it.
+targets towards the predictions, and end in collapse. With it, the gradient moves only
+the predictions. The targets move only as the target encoder follows. This makes
+collapse less likely, but does not rule it out. Section 10 measures it.
 
 The loss is the error plus two terms that also work against collapse. One asks each
 number of the embedding to vary from patch to patch. The other asks these numbers to be
-uncorrelated, because embeddings that lie on a line have collapsed, too.
+uncorrelated: if they all varied in proportion, the embeddings would lie on a line, and
+that is a collapse, too.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
 trains it several times, with different parts left out.
@@ -93,7 +97,7 @@ class Config:
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
     gamma: float = 0.1  # the variance loss asks for at least this standard deviation
-    stop_gradient: bool = True  # False only in section 10, where parts are left out
+    stop_gradient: bool = True  # False: one encoder for everything (section 10)
 
     def __post_init__(self):
         """Raise ValueError for a setting that is negative or nan."""
@@ -107,9 +111,9 @@ class Config:
 # shows one of four patterns, and each of its four patches is multiplied by a random
 # sign, 1 or -1. All patches of an image belong to the same pattern, while the sign of
 # one patch says nothing about the other patches. So the encoders should keep the
-# pattern and drop the sign. The contrast is random, too, but all patches share it, so
-# it may be kept. Every pixel gets some noise. The fourth pattern is grey, so signs do
-# not change it.
+# pattern and drop the sign. Each image is also multiplied by a random contrast of 0.8
+# to 1. All patches share the contrast, so it may be kept. Every pixel gets some noise.
+# The fourth pattern is grey, so signs do not change it.
 
 # Each pattern returns the pixel at a row and a column. The first two are ramps from
 # black to white, from left to right and from top to bottom.
@@ -122,7 +126,10 @@ PATTERNS = {
 
 
 def clean_image(pattern, contrast=0.9):
-    """Return an image [4][4] of a pattern, without signs and noise."""
+    """Return an image [4][4] of a pattern, without signs and noise.
+
+    The default contrast is the mean contrast of the images.
+    """
     pixel_at = PATTERNS[pattern]
     image = []
     for row in range(4):
@@ -321,10 +328,11 @@ def mlp_backward(net, cache, dy, need_dx=False):
     """
     x, h = cache
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    # By dX = dY @ W.T, dh is dy @ W2.T. We leave out the weights of the 1s, the last
-    # row of W2, because a constant has no gradient. So dh[r][j] is the dot product of
-    # dy[r] and W2[j]. We compute it only where ReLU let a value through. Elsewhere dz
-    # is 0.
+    # Back through the second layer, dh is dy @ W2.T (dX = dY @ W.T, see above). So
+    # dh[r][j] is the dot product of dy[r] and W2[j]. Back through ReLU, dz is dh where
+    # h is positive, and 0 elsewhere, so we compute dh only there. The 1s that we
+    # appended depend on nothing. So we leave them out, and their weights, the last row
+    # of W2.
     W2 = net["W2"][:-1]  # [hidden][out]
     dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
@@ -340,7 +348,10 @@ def mlp_backward(net, cache, dy, need_dx=False):
 
 
 def add_to(matrices, change, factor):
-    """Add factor * change to a dict of matrices: a network, or other gradients."""
+    """Add factor * change to matrices, in place.
+
+    Both are dicts with W1 and W2: the weights of a network, or their gradients.
+    """
     for name in matrices:
         matrices[name] = add(matrices[name], change[name], factor)
 
@@ -383,9 +394,8 @@ def mse_loss(predictions, targets):
 def centered_columns(embeddings):
     """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n].
 
-    If all numbers of a column are equal up to rounding, it becomes all zeros. The
-    losses do not need this. Section 8 does, because it divides by variances that are
-    not 0.
+    If all numbers of a column are equal, it becomes exactly 0. Otherwise rounding could
+    leave a tiny variance, and section 8 would divide by it.
     """
     columns = []
     for column in transpose(embeddings):
@@ -410,11 +420,12 @@ def variance_loss(embeddings, gamma):
         loss += max(0.0, gamma - std) / D
         # d loss / d std = -1 / D, as long as std is below gamma.
         # std^2 = (sum of c[r]^2) / (n - 1) + EPS, where c is the column. So
-        # d std / d c[r] = c[r] / (std * (n - 1)).
-        # The product of the two is g[r], the gradient with respect to c[r].
+        # 2 * std * d std / d c[r] = 2 * c[r] / (n - 1).
+        # Thus g[r], the gradient with respect to c[r], is factor * c[r], see below.
         # Before centering, the column was x, and c[r] = x[r] - mean(x). Raising x[k] by
-        # 1 raises c[k] by 1, and lowers every c[r] by 1/n. So the gradient with respect
-        # to x[k] is g[k] - mean(g). Here mean(g) is 0, because g is a multiple of c.
+        # 1 raises c[k] by 1, and lowers every c[r], c[k] included, by 1/n. So the
+        # gradient with respect to x[k] is g[k] - mean(g). Here mean(g) is 0, because g
+        # is a multiple of c, and mean(c) is 0.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
         gradient.append([factor * v for v in column])
     return loss, transpose(gradient)  # [n][D]
@@ -439,10 +450,10 @@ def covariance_loss(embeddings):
     loss = sum_of_squares(C) / D
     # d loss / d C[i][j] = 2 C[i][j] / D.
     # d C[i][j] / d column i = column j / (n - 1).
-    # Each pair occurs twice in the sum, as C[i][j] and as C[j][i], and 2 * 2 = 4. So
+    # C[i][j] and C[j][i] are both in the sum. That is another factor of 2. So
     # d loss / d column i = 4 / (D * (n - 1)) * sum over j of C[i][j] * column j.
-    # This is a weighted sum of centered columns, so its mean is 0. Therefore centering
-    # changes nothing, as in variance_loss.
+    # This is a weighted sum of centered columns, so its mean is 0. So it is also the
+    # gradient with respect to the column before centering, as in variance_loss.
     n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
@@ -508,8 +519,8 @@ def mse(predictions, targets):
 def check_masks(context_mask, target_mask, num_patches):
     """Raise ValueError if a mask is empty or out of range, or if a patch occurs twice.
 
-    A mask is a list of patches, numbered from 0 to num_patches - 1. The context mask
-    names the visible patches, and the target mask the hidden ones.
+    A mask is a list of patch numbers, from 0 to num_patches - 1. The context mask names
+    the visible patches, and the target mask the hidden ones.
     """
     both = [*context_mask, *target_mask]
     in_range = all(i in range(num_patches) for i in both)
@@ -583,7 +594,8 @@ def loss_and_gradients(batch, model, cfg):
     target_encoder = model["target_encoder"]
     predictor = model["predictor"]
     if not cfg.stop_gradient:
-        # In an experiment of section 10, the context encoder makes the targets, too.
+        # Without a stop-gradient, the gradient trains whatever makes the targets. In
+        # the experiment of section 10, that is the context encoder itself.
         target_encoder = encoder
     context_embs, context_cache = mlp_forward(encoder, context_patches)  # [n][D]
     target_embs, target_cache = mlp_forward(target_encoder, target_patches)  # [m][D]
@@ -616,14 +628,15 @@ def loss_and_gradients(batch, model, cfg):
     # One call is missing here on purpose: the backward pass of the target encoder. Its
     # output is taken as given, like a label. This is the stop-gradient.
 
-    # The rest is not part of a JEPA. It is the experiment of section 10, where the
-    # context encoder makes the targets, too. There it gets a second gradient, which
-    # moves the targets towards the predictions.
+    # The next block is not part of a JEPA. It is the experiment of section 10. There,
+    # the encoder gets a second gradient, which moves the targets towards the
+    # predictions.
     if not cfg.stop_gradient:
-        # The error depends only on prediction - target. So d_target is -d_prediction.
+        # The error depends only on prediction - target. So d_target_embs is
+        # -d_predictions.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
-        d_target, _ = mlp_backward(encoder, target_cache, d_target_embs)
-        add_to(d_encoder, d_target, 1.0)
+        second_gradient, _ = mlp_backward(encoder, target_cache, d_target_embs)
+        add_to(d_encoder, second_gradient, 1.0)
 
     losses = {"loss": loss, "pred": pred_loss, "var": var_loss, "cov": cov_loss}
     return losses, {"context_encoder": d_encoder, "predictor": d_predictor}
@@ -698,7 +711,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
                 losses[term] += batch_losses[term] * len(batch) / len(data)
         for net in model.values():
             round_weights(net)
-        if isnan(losses["loss"]) or losses["loss"] > 1e9:  # a healthy loss is below 10
+        if isnan(losses["loss"]) or losses["loss"] > 1e9:  # in the demo, it is below 10
             model.update(before)  # put the old weights back
             raise FloatingPointError(
                 f"training diverged in epoch {epoch}: "
@@ -712,9 +725,8 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
 
 # ---- 8. Evaluation -------------------------------------------------------------------
 # A low prediction error does not show that anything was learned. So we look at
-# embeddings of new images. These embeddings come from the target encoder, as in I-JEPA
-# (Assran et al. 2023), the method that this file simplifies. From here on labels are
-# used, but only to measure.
+# embeddings of new images. These embeddings come from the target encoder, as in I-JEPA.
+# From here on labels are used, but only to measure.
 
 
 def embed_patches(images, model, cfg):
@@ -752,13 +764,14 @@ def embedding_std(embeddings):
 def participation_ratio(embeddings):
     """Return the effective number of dimensions of embeddings [n][D].
 
-    Let v1, ..., vD be the eigenvalues of the covariance matrix C. They are the
-    variances of the embeddings along their principal axes. The result is
+    Turn the axes so that the embeddings are uncorrelated along them. Let v1, ..., vD be
+    the variances along these axes (the eigenvalues of the covariance matrix C). The
+    result is
         (v1 + ... + vD)^2 / (v1^2 + ... + vD^2).
-    It is 1 if the embeddings lie on a line, and D if all these variances are equal. The
-    eigenvalues need not be computed: v1 + ... + vD is the trace of C, and
-    v1^2 + ... + vD^2 is the trace of C @ C. As C is symmetric, that is the sum of the
-    squares of all numbers in C. If all embeddings are equal, return 0.
+    It is 1 if the embeddings lie on a line, and D if all these variances are equal. Two
+    facts of linear algebra save us from computing them: v1 + ... + vD is the trace of
+    C, and v1^2 + ... + vD^2 is the sum of the squares of all numbers in C.
+    If all embeddings are equal, return 0.
     """
     C = covariance(embeddings)
     squares = sum_of_squares(C)
@@ -784,7 +797,7 @@ def explained_variance(embeddings, labels):
     return 0.
     """
     rows = to_rows(embeddings, "embeddings")
-    means = []  # [n][D], one for each row (the order does not change the variance)
+    means = []  # [n][D], one for each row, in another order, which does not matter
     for members in group_rows(rows, labels).values():
         means += [average(members)] * len(members)
     variance = mean_variance(rows)
@@ -804,38 +817,42 @@ def nearest_centroid(train_x, train_labels, x):
 def linear_probe(train_x, train_labels, x):
     """Return a label for each row of x [m][D], by ridge regression on train_x [n][D].
 
-    Each class gets a linear function. It should be 1 on the rows of the class, and 0 on
-    the others. A row gets the label whose function is largest. Ridge regression is
-    linear regression with a penalty on large weights. Here it is approximate, because
-    gradient descent stops after 200 steps.
+    A linear probe tests how much a linear function can read from embeddings. Each class
+    gets a linear function. It should be 1 on the rows of the class, and 0 on the
+    others. A row gets the label whose function is largest. Ridge regression is linear
+    regression with a penalty on large weights. Here it is approximate, because gradient
+    descent stops after 200 steps.
     """
     train_x = to_rows(train_x, "train_x")
     x = to_rows(x, "x")
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
-    # Let X be the centered rows of train_x. The values of the functions on train_x are
-    # X @ weights + constants. The gradient of half the squared error is
+    # Let X be train_x minus its mean row. On train_x, the functions give
+    #     X @ weights + constants, where each row of constants is the same.
+    # The gradient of half the squared error with respect to the weights is
     #     X.T @ (X @ weights + constants - wanted).
     # Each column of X sums to 0, so X.T @ constants is 0. What remains is
     #     A @ weights - goal, where A is X.T @ X, and goal is X.T @ wanted.
-    # For the same reason, the best constants are the means of the wanted values.
+    # The gradient with respect to a constant is the sum of a column of
+    #     X @ weights + constants - wanted.
+    # The columns of X @ weights sum to 0, too. So the best constant is the mean of the
+    # column of wanted.
     X_T = centered_columns(train_x)  # [D][n]
     A = matmul(X_T, transpose(X_T))  # [D][D]
     goal = matmul(X_T, wanted)  # [D][classes]
-    # Gradient descent overshoots if the step is above 2 / (largest eigenvalue of A).
-    # The eigenvalues of X.T @ X are not negative, and their sum is its trace. So no
-    # eigenvalue is above the trace, and this step is safe:
+    # It is known that gradient descent converges if the step is below 2 / (largest
+    # eigenvalue of A). The trace of A is the sum of the eigenvalues, and none of them
+    # is negative. So 0.9 / trace is well below that.
     step = 0.9 / trace(A) if trace(A) > 0.0 else 0.0
     weights = scale(0.0, goal)  # [D][classes], zeros to start from
     for _ in range(200):
         gradient = subtract(matmul(A, weights), goal)
-        # Shrinking the weights by 1 %, too, acts like a penalty on large weights.
+        # Each step also shrinks the weights by 1 %. This acts like a penalty.
         weights = add(scale(0.99, weights), gradient, -step)
     means = [average(train_x)] * len(x)  # [m][D]
     constants = [average(wanted)] * len(x)  # [m][classes]
     values = add(matmul(subtract(x, means), weights), constants)  # [m][classes]
-    # Of each row, take the class with the largest value.
     return [classes[row.index(max(row))] for row in values]
 
 
@@ -846,15 +863,16 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
     labels. It has to find the labels of all other rows.
     """
     classes = group_rows(to_rows(x, "x"), labels)
+    for label, rows in classes.items():
+        if not 0 < shots < len(rows):
+            most = len(rows) - 1
+            raise ValueError(f"class {label!r} allows 1 to {most} shots, got {shots}")
     correct = 0
     count = 0
     for _ in range(trials):
         known = []
         others = []
         for label, rows in classes.items():
-            if not 0 < shots < len(rows):
-                allowed = f"1 to {len(rows) - 1} for class {label!r}"
-                raise ValueError(f"shots must be {allowed}, got {shots}")
             pairs = [(row, label) for row in rng.sample(rows, len(rows))]  # shuffled
             known += pairs[:shots]
             others += pairs[shots:]
@@ -881,15 +899,15 @@ def r_squared(pred_loss, images, model, cfg):
 def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     """Measure what vectors tell about the pattern and the sign of N images.
 
-    image_vectors [N][..] has a vector for each image, and patch_vectors [N*K][..] has
-    one for each patch. They are embeddings, or pixels for comparison. Return
+    image_vectors [N][k] has a vector for each image, and patch_vectors [N*K][m] has one
+    for each patch. They are embeddings, or pixels for comparison. Return
 
     - the accuracy of nearest_centroid with one label per class
     - the accuracy of linear_probe with 50 labels per class
     - the share of the variance of the patch vectors that the pattern explains
     - the further share that the sign explains, once pattern and position are known.
       Position matters: in h_gradient, the sign -1 makes a left patch lighter and a
-      right patch darker. Averaged over both, the sign would seem to change nothing.
+      right patch darker. If the two were averaged, these effects would cancel.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -924,7 +942,7 @@ def shade(pixel):
 
 def show(images, titles):
     """Print images side by side, under their titles."""
-    width = 2 * len(images[0][0]) + 4
+    width = 2 * len(images[0][0]) + 4  # two characters a pixel, and a gap
     print("".join(f"{title:{width}}" for title in titles).rstrip())
     for rows in zip(*images):  # the first row of each image, then the second, ...
         parts = ["".join(map(shade, row)) for row in rows]
@@ -987,13 +1005,14 @@ Embeddings for different patterns:""")
         line = f"{pattern:10}"
         for b in embeddings:
             # hypot is the length of a vector. The 1e-300 avoids a division by 0.
-            line += f"{dot(a, b) / (hypot(*a) * hypot(*b) + 1e-300):12.3f}"
+            cosine = dot(a, b) / (hypot(*a) * hypot(*b) + 1e-300)
+            line += f"{cosine:12.3f}"
         print(line)
-    print("Different patterns should not be alike. The same direction would be 1.")
+    print("1 means the same direction. Different patterns should be well below 1.")
 
     print("""
 Hidden patches, and the two clean patches with embeddings nearest to the prediction.
-If the encoders ignore the sign, these two should be a patch and its negative.""")
+If the sign is ignored, these are the hidden patch without noise and its negative.""")
     clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
     # Add the negatives, except that of the fourth patch, which is grey.
     candidates = clean + scale(-1.0, clean[:3])
@@ -1034,17 +1053,20 @@ If the encoders ignore the sign, these two should be a patch and its negative.""
         probes[name] = 100 * probe
     print(f"""
 'no prediction' is trained on Var and Cov alone. 'sign' is what the sign explains beyond
-pattern and position. It should be lower for JEPA, and the other three columns higher.
+pattern and position. Compared with the two rows above it, JEPA should have less of the
+sign, and more in the other columns.
 
 Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! \
 (untrained encoder: {probes['untrained']:.4g}%)""")
 
 
 # ---- 10. Ablation: which part prevents collapse? -------------------------------------
-# Each row of ABLATION changes some settings. Most rows leave something out.
+# An ablation leaves out one part after another, to see what each of them does. Each row
+# of ABLATION changes some settings.
 
-# Without the stop-gradient, the context encoder makes the targets, too. The evaluation
-# uses the target encoder. With momentum 0, it is always a copy of the context encoder.
+# Without the stop-gradient, one encoder makes both the context embeddings and the
+# targets. Momentum 0 copies it into the target encoder after every step, because the
+# evaluation uses the target encoder.
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
@@ -1064,29 +1086,32 @@ ABLATION = {
     "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
-# Some rows side by side. The numbers are means over 20 seeds, after 50 epochs
-# (tests/studies/RESULTS.md). 1-shot is the accuracy with one label per class.
+# Some rows side by side. The numbers are means over 20 seeds after 50 epochs
+# (tests/studies/RESULTS.md), while `--collapse` trains 35 epochs on one seed. 1-shot is
+# the accuracy with one label per class. Chance is 25 %.
 #
-#     row                    stop-gradient   EMA   Var and Cov   dimensions   1-shot
-#     "prediction alone"     no              no    no            (a point)    43.8 %
-#     "no stop-gradient"     no              no    yes           1.3          80.1 %
-#     "no EMA, Var or Cov"   yes             no    no            2.6          97.8 %
-#     "no EMA"               yes             no    yes           5.3          99.8 %
-#     "everything"           yes             yes   yes           4.9          99.9 %
-#     "strong Var"           no              no    strong        4.7         100.0 %
+#   row                    stop-gradient  EMA  Var and Cov  dimensions   sign   1-shot
+#   "prediction alone"     no             no   no           (a point)   8.0 %   43.8 %
+#   "no stop-gradient"     no             no   yes          1.3         0.6 %   80.1 %
+#   "no EMA, Var or Cov"   yes            no   no           2.6        13.2 %   97.8 %
+#   "no EMA"               yes            no   yes          5.3        24.7 %   99.8 %
+#   "everything"           yes            yes  yes          4.9        22.3 %   99.9 %
+#   "strong Var"           no             no   strong       4.7         1.3 %  100.0 %
 #
-# The first four rows show that here it is the stop-gradient that prevents collapse. Var
-# and Cov alone prevent a point, but not a line. "everything" shows that the EMA changes
-# little. "strong Var" shows that a strong variance loss can replace the stop-gradient.
+# The first and the third row differ only in the stop-gradient, and so do the second and
+# the fourth. So here the stop-gradient prevents collapse. Var and Cov prevent the
+# point, but with these weights they do not prevent the line. "everything" shows that
+# the EMA changes little. "strong Var" shows that a strong variance loss can replace the
+# stop-gradient.
 #
-# Var and Cov make training reliable. Without Var ("no Var"), the 1-shot accuracy on the
-# worst of the 20 seeds is 75 %, and with everything it is 99 %. Cov also limits the
-# scale, because larger embeddings have larger covariances. Without it ("no Cov"), the
-# embeddings and thus the gradients are larger, and 6 of 20 trainings diverge. With half
-# the learning rate, none does. But Var and Cov have a price. They spread the embeddings
-# over more dimensions than four patterns need, and the spare dimensions hold the sign.
-# So the sign explains less in "no Var", "no Cov" and "no Var, no Cov" than in
-# "everything".
+# What are Var and Cov good for, then? They make training reliable. Without Var ("no
+# Var"), the 1-shot accuracy on the worst of the 20 seeds is 75 %, and with everything
+# it is 99 %. Cov also keeps the embeddings small, because larger embeddings have larger
+# covariances. Without it, the embeddings and their gradients are larger, and some
+# trainings diverge: 6 of 20 in "no Cov", and 7 of 20 in "no Var, no Cov". With half the
+# learning rate, or without the EMA, none does. But Var and Cov have a price. They
+# spread the embeddings over more dimensions than four patterns need, and the sign can
+# use the spare ones.
 
 
 def collapse(cfg, seed):

@@ -160,17 +160,17 @@ class Pages(unittest.TestCase):
                       f"{100 * strong['sign'][0]:.1f} %", f"{100 * short['sign'][0]:.0f} %",
                       *[f"{100 * value:.0f} %" for value in no_var["1-shot"][:2]]):
             self.assertIn(words, text)
-        source, (halved, block) = read("jepa.py"), recorded("no_cov_lr.txt", "no Cov")
+        source, halved = read("jepa.py"), recorded("no_cov_lr.txt", "no Cov")[0]["1-shot"]
         for row in ("no stop-gradient", "no EMA, Var or Cov", "no EMA", "JEPA", "strong Var", "prediction alone"):
             of, name = recorded("study.txt", row)[0], row.replace("JEPA", "everything")
-            dimensions, accuracy = f"({of['dimensions'][0]:.1f}|.a point.)", f"{100 * of['1-shot'][0]:.1f} %"
-            self.assertRegex(source, f'#     "{name}" .* {dimensions} +{accuracy}')
-        gone = re.search(r": (\d+ of 20) diverged", recorded("study.txt", "no Cov")[1]).group(1)
-        for words in (f"{gone} trainings", *[f" {100 * row['1-shot'][1]:.0f} %" for row in (no_var, short)]):
-            self.assertIn(words, source)
-        self.assertIn("0 of 20 diverged", block)
+            sign, accuracy = [f"{100 * of[figure][0]:.1f} %" for figure in ("sign", "1-shot")]
+            self.assertRegex(source, f'#   "{name}" .* ({of["dimensions"][0]:.1f}|.a point.) +{sign} +{accuracy}')
+        gone = dict(re.findall(r"^(.*): (\d+ of 20) diverged", read(STUDIES, "recorded", "study.txt"), re.MULTILINE))
+        for words in (*[f'{gone[row]} in "{row}"' for row in ("no Cov", "no Var, no Cov")], *[f" {100 * row['1-shot'][1]:.0f} %" for row in (no_var, short)]):
+            self.assertIn(words, source.replace("\n#", ""))
+        self.assertEqual(recorded("no_cov_lr.txt", "no Cov")[1].count(": 0 of 20") + recorded("no_cov_no_ema.txt", "no Cov")[1].count(": 0 of 20"), 2)
         files = ["recorded/" + name for name in os.listdir(os.path.join(ROOT, STUDIES, "recorded"))]
-        for words in (*gaps[:2], f"{100 * halved['1-shot'][0]:.1f} ({100 * halved['1-shot'][1]:.1f}) %", *files):
+        for words in (*gaps[:2], f"{100 * halved[0]:.1f} ({100 * halved[1]:.1f}) %", *files):
             self.assertIn(words, results)
 
     def test_commands_links_and_pictures_are_real(self):
