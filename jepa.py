@@ -33,17 +33,18 @@ this sign:
 
 1. The sign of a visible patch says nothing about the hidden patch. If the prediction
    changes with that sign, it only gets worse. So the gradient makes the predictor and
-   the context encoder depend on the sign less.
-2. The target encoder follows, so the targets depend on the sign less, too.
+   the context encoder depend less on the sign.
+2. The target encoder follows, so a target depends less on the sign of its own patch.
 
-As a result, the error falls: the sign of the hidden patch cannot be predicted, and the
-target now depends on it less.
+This sign cannot be predicted. The less the target depends on it, the smaller the error.
 
 The pattern is kept, because all patches of an image share it. As the sign of the hidden
 patch is unknown, the best prediction is the mean of the embeddings of this patch and of
-its negative. Because of the ReLU in the encoder, this mean depends on the pattern, even
-with random weights. So it helps if the context encoder tells the patterns apart, and
-the gradient makes it do so. The target encoder follows.
+its negative. If the encoder were linear, these two would be opposite (its biases start
+at 0), and the mean would be 0 for every pattern. But the encoder has a ReLU, so the
+mean differs from pattern to pattern, even with random weights. Knowing the pattern thus
+makes the prediction better, and the gradient makes the context encoder tell the
+patterns apart. The target encoder follows.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and the error would be 0. This is
@@ -91,13 +92,13 @@ class Config:
     batch_size: int = 5  # B
     lr: float = 0.02  # learning rate
     ema_momentum: float = 0.95  # new target = 0.95 * old + 0.05 * context
-    # The loss is a weighted sum of the prediction error and the two terms that section
-    # 4 explains. The weights were found by trial.
+    # The loss is a weighted sum. Section 4 explains its terms. The weights were found
+    # by trial.
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # the variance loss asks for at least this standard deviation
-    stop_gradient: bool = True  # False: one encoder for everything (section 10)
+    gamma: float = 0.1  # the variance loss asks each dimension for at least this std
+    stop_gradient: bool = True  # False: see section 10
 
     def __post_init__(self):
         """Raise ValueError for a setting that is negative or nan."""
@@ -115,8 +116,9 @@ class Config:
 # to 1. All patches share the contrast, so it may be kept. Every pixel gets some noise.
 # The fourth pattern is grey, so signs do not change it.
 
-# Each pattern returns the pixel at a row and a column. The first two are ramps from
-# black to white, from left to right and from top to bottom.
+# Each pattern returns the pixel at a row and a column. The first is a ramp from black
+# on the left to white on the right, the second from black at the top to white at the
+# bottom.
 PATTERNS = {
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,  # -1, -1/3, 1/3, 1
     "v_gradient": lambda row, column: 2.0 * row / 3.0 - 1.0,
@@ -125,11 +127,8 @@ PATTERNS = {
 }
 
 
-def clean_image(pattern, contrast=0.9):
-    """Return an image [4][4] of a pattern, without signs and noise.
-
-    The default contrast is the mean contrast of the images.
-    """
+def clean_image(pattern, contrast=0.9):  # 0.9 is the mean contrast
+    """Return an image [4][4] of a pattern, without signs and noise."""
     pixel_at = PATTERNS[pattern]
     image = []
     for row in range(4):
@@ -328,17 +327,15 @@ def mlp_backward(net, cache, dy, need_dx=False):
     """
     x, h = cache
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    # Back through the second layer, dh is dy @ W2.T (dX = dY @ W.T, see above). So
-    # dh[r][j] is the dot product of dy[r] and W2[j]. Back through ReLU, dz is dh where
-    # h is positive, and 0 elsewhere, so we compute dh only there. The 1s that we
-    # appended depend on nothing. So we leave them out, and their weights, the last row
-    # of W2.
+    # dh is dy @ W2.T, and ReLU lets it pass where h is above 0. Elsewhere dz is 0, and
+    # we skip the dot product. [:-1] leaves out the 1s, which depend on nothing, and
+    # their weights.
     W2 = net["W2"][:-1]  # [hidden][out]
     dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
         dz_row = []
-        for value, weights in zip(h_row[:-1], W2):
-            dz_row.append(dot(dy_row, weights) if value > 0.0 else 0.0)
+        for h_j, W2_j in zip(h_row[:-1], W2):
+            dz_row.append(dot(dy_row, W2_j) if h_j > 0.0 else 0.0)
         dz.append(dz_row)
     dW1 = matmul(transpose(x), dz)  # [in+1][hidden]
     dx = None
@@ -347,13 +344,10 @@ def mlp_backward(net, cache, dy, need_dx=False):
     return {"W1": dW1, "W2": dW2}, dx
 
 
-def add_to(matrices, change, factor):
-    """Add factor * change to matrices, in place.
-
-    Both are dicts with W1 and W2: the weights of a network, or their gradients.
-    """
-    for name in matrices:
-        matrices[name] = add(matrices[name], change[name], factor)
+def add_to(net, change, factor):
+    """Add factor * change to net, in place: two dicts of matrices, W1 and W2."""
+    for layer in net:
+        net[layer] = add(net[layer], change[layer], factor)
 
 
 def init_model(cfg, rng):
@@ -373,9 +367,9 @@ def init_model(cfg, rng):
 # ---- 4. The losses, each with its gradient -------------------------------------------
 # Two loss terms of another method, VICReg (Bardes, Ponce and LeCun 2022), work against
 # collapse. They act on the context embeddings of a batch, and the target encoder
-# follows by EMA. The variance loss asks every dimension, that is, each of the D numbers
-# of an embedding, to vary. But if all dimensions vary in proportion, the embeddings lie
-# on a line. So the covariance loss asks the dimensions to be uncorrelated.
+# follows. The variance loss asks every dimension, that is, each of the D numbers of an
+# embedding, to vary. The covariance loss asks the dimensions to be uncorrelated, so
+# that the embeddings do not lie on a line.
 
 EPS = 1e-4  # added to each variance: at 0, the square root has no derivative
 
@@ -394,14 +388,15 @@ def mse_loss(predictions, targets):
 def centered_columns(embeddings):
     """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n].
 
-    If all numbers of a column are equal, it becomes exactly 0. Otherwise rounding could
-    leave a tiny variance, and section 8 would divide by it.
+    A column whose numbers differ only by rounding errors becomes exactly 0. Without
+    this rule, its variance would be tiny, but not 0, and the ratios of section 8 would
+    be noise.
     """
     columns = []
     for column in transpose(embeddings):
         mean = sum(column) / len(column)
-        constant = max(column) - min(column) <= 1e-12 * abs(mean)
-        columns.append([0.0 if constant else v - mean for v in column])
+        equal = max(column) - min(column) <= 1e-12 * abs(mean)  # up to rounding
+        columns.append([0.0 if equal else v - mean for v in column])
     return columns
 
 
@@ -412,20 +407,18 @@ def variance_loss(embeddings, gamma):
     """
     columns = centered_columns(embeddings)  # [D][n]
     D = len(columns)
-    n_minus_1 = max(1, len(embeddings) - 1)  # not 0 if there is only one row
+    n_minus_1 = max(1, len(embeddings) - 1)  # at least 1, also for a single row
     loss = 0.0
     gradient = []  # [D][n]
     for column in columns:
         std = sqrt(dot(column, column) / n_minus_1 + EPS)
         loss += max(0.0, gamma - std) / D
         # d loss / d std = -1 / D, as long as std is below gamma.
-        # std^2 = (sum of c[r]^2) / (n - 1) + EPS, where c is the column. So
-        # 2 * std * d std / d c[r] = 2 * c[r] / (n - 1).
-        # Thus g[r], the gradient with respect to c[r], is factor * c[r], see below.
-        # Before centering, the column was x, and c[r] = x[r] - mean(x). Raising x[k] by
-        # 1 raises c[k] by 1, and lowers every c[r], c[k] included, by 1/n. So the
-        # gradient with respect to x[k] is g[k] - mean(g). Here mean(g) is 0, because g
-        # is a multiple of c, and mean(c) is 0.
+        # d std / d c[r] = c[r] / (std * (n - 1)), where c is the column.
+        # Together: d loss / d c[r] = -c[r] / (D * std * (n - 1)).
+        # The gradient with respect to the column before centering is this minus its
+        # mean: raising one number also raises the mean, which is subtracted from all.
+        # But the mean of this gradient is 0, because c is centered.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
         gradient.append([factor * v for v in column])
     return loss, transpose(gradient)  # [n][D]
@@ -452,8 +445,8 @@ def covariance_loss(embeddings):
     # d C[i][j] / d column i = column j / (n - 1).
     # C[i][j] and C[j][i] are both in the sum. That is another factor of 2. So
     # d loss / d column i = 4 / (D * (n - 1)) * sum over j of C[i][j] * column j.
-    # This is a weighted sum of centered columns, so its mean is 0. So it is also the
-    # gradient with respect to the column before centering, as in variance_loss.
+    # This is a weighted sum of centered columns, so its mean is 0. Therefore, as in
+    # variance_loss, it is also the gradient before centering.
     n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
@@ -468,10 +461,7 @@ MODEL = init_model(Config(), Random(0))
 
 
 def run_network(net, x, name):
-    """Return the output [out] of a network for one input [in].
-
-    The name is for error messages.
-    """
+    """Return the output [out] of a network for one input [in], named in errors."""
     outputs, _ = mlp_forward(net, to_rows([x], name))
     return outputs[0]
 
@@ -550,7 +540,7 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
 
 # ---- 6. The heart: a batch, forward and backward -------------------------------------
 # This is the computation of jepa_forward again, for a batch of images, with all three
-# losses and their gradients. Training uses only this.
+# losses and their gradients. Training calls this, not jepa_forward.
 
 
 def loss_and_gradients(batch, model, cfg):
@@ -594,8 +584,7 @@ def loss_and_gradients(batch, model, cfg):
     target_encoder = model["target_encoder"]
     predictor = model["predictor"]
     if not cfg.stop_gradient:
-        # Without a stop-gradient, the gradient trains whatever makes the targets. In
-        # the experiment of section 10, that is the context encoder itself.
+        # Only in the ablation of section 10, this encoder also makes the targets.
         target_encoder = encoder
     context_embs, context_cache = mlp_forward(encoder, context_patches)  # [n][D]
     target_embs, target_cache = mlp_forward(target_encoder, target_patches)  # [m][D]
@@ -628,9 +617,8 @@ def loss_and_gradients(batch, model, cfg):
     # One call is missing here on purpose: the backward pass of the target encoder. Its
     # output is taken as given, like a label. This is the stop-gradient.
 
-    # The next block is not part of a JEPA. It is the experiment of section 10. There,
-    # the encoder gets a second gradient, which moves the targets towards the
-    # predictions.
+    # The next block runs only in the ablation of section 10. It adds a second gradient,
+    # which moves the targets towards the predictions.
     if not cfg.stop_gradient:
         # The error depends only on prediction - target. So d_target_embs is
         # -d_predictions.
@@ -742,7 +730,8 @@ def embed(images, model, cfg):
 
 def covariance(embeddings):
     """Return the covariance matrix [D][D] of embeddings [n][D]."""
-    return covariance_of_centered(centered_columns(to_rows(embeddings, "embeddings")))
+    rows = to_rows(embeddings, "embeddings")
+    return covariance_of_centered(centered_columns(rows))
 
 
 def trace(C):
@@ -764,13 +753,12 @@ def embedding_std(embeddings):
 def participation_ratio(embeddings):
     """Return the effective number of dimensions of embeddings [n][D].
 
-    Turn the axes so that the embeddings are uncorrelated along them. Let v1, ..., vD be
-    the variances along these axes (the eigenvalues of the covariance matrix C). The
-    result is
+    Rotate the axes so that the coordinates are uncorrelated. Let v1, ..., vD be the
+    variances of the coordinates (the eigenvalues of the covariance matrix C). Return
         (v1 + ... + vD)^2 / (v1^2 + ... + vD^2).
-    It is 1 if the embeddings lie on a line, and D if all these variances are equal. Two
-    facts of linear algebra save us from computing them: v1 + ... + vD is the trace of
-    C, and v1^2 + ... + vD^2 is the sum of the squares of all numbers in C.
+    It is 1 if the embeddings lie on a line, and D if all these variances are equal. We
+    need not compute the eigenvalues: their sum is the trace of C, and, as C is
+    symmetric, the sum of their squares is the sum of the squares of all numbers in C.
     If all embeddings are equal, return 0.
     """
     C = covariance(embeddings)
@@ -828,37 +816,34 @@ def linear_probe(train_x, train_labels, x):
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
-    # Let X be train_x minus its mean row. On train_x, the functions give
-    #     X @ weights + constants, where each row of constants is the same.
-    # The gradient of half the squared error with respect to the weights is
-    #     X.T @ (X @ weights + constants - wanted).
-    # Each column of X sums to 0, so X.T @ constants is 0. What remains is
-    #     A @ weights - goal, where A is X.T @ X, and goal is X.T @ wanted.
-    # The gradient with respect to a constant is the sum of a column of
-    #     X @ weights + constants - wanted.
-    # The columns of X @ weights sum to 0, too. So the best constant is the mean of the
-    # column of wanted.
+    # The values are (x - mean of train_x) @ weights + constants. Let X be train_x with
+    # its columns centered. Then the best constants do not depend on the weights: they
+    # are the column means of wanted. The gradient of half the squared error with
+    # respect to the weights is
+    #     X.T @ (X @ weights - wanted) = A @ weights - goal,
+    # where A is X.T @ X, and goal is X.T @ wanted.
     X_T = centered_columns(train_x)  # [D][n]
     A = matmul(X_T, transpose(X_T))  # [D][D]
     goal = matmul(X_T, wanted)  # [D][classes]
-    # It is known that gradient descent converges if the step is below 2 / (largest
-    # eigenvalue of A). The trace of A is the sum of the eigenvalues, and none of them
-    # is negative. So 0.9 / trace is well below that.
+    # Gradient descent converges if the step is below 2 / (largest eigenvalue of A). No
+    # eigenvalue is negative, so the largest is at most their sum, which is the trace.
     step = 0.9 / trace(A) if trace(A) > 0.0 else 0.0
     weights = scale(0.0, goal)  # [D][classes], zeros to start from
     for _ in range(200):
         gradient = subtract(matmul(A, weights), goal)
-        # Each step also shrinks the weights by 1 %. This acts like a penalty.
+        # Shrinking the weights by 1 % is the penalty, of strength 0.01 / step.
         weights = add(scale(0.99, weights), gradient, -step)
     means = [average(train_x)] * len(x)  # [m][D]
     constants = [average(wanted)] * len(x)  # [m][classes]
-    values = add(matmul(subtract(x, means), weights), constants)  # [m][classes]
+    centered = subtract(x, means)  # [m][D]
+    values = add(matmul(centered, weights), constants)  # [m][classes]
     return [classes[row.index(max(row))] for row in values]
 
 
 def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
     """Return the accuracy, 0 to 1, of a classifier that sees few labels.
 
+    The classifier is a function like nearest_centroid.
     In each trial it is given `shots` random rows of each class of x [n][D], with their
     labels. It has to find the labels of all other rows.
     """
@@ -893,11 +878,13 @@ def r_squared(pred_loss, images, model, cfg):
     over an epoch in which the weights change. If the variance is 0, return nan.
     """
     variance = mean_variance(embed_patches(images, model, cfg))
-    return 1.0 - pred_loss / variance if variance > 0.0 else nan
+    if variance == 0.0:
+        return nan
+    return 1.0 - pred_loss / variance
 
 
 def evaluate(image_vectors, patch_vectors, signs, labels, seed):
-    """Measure what vectors tell about the pattern and the sign of N images.
+    """Measure how much vectors reveal about the pattern and the sign of N images.
 
     image_vectors [N][k] has a vector for each image, and patch_vectors [N*K][m] has one
     for each patch. They are embeddings, or pixels for comparison. Return
@@ -905,17 +892,17 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     - the accuracy of nearest_centroid with one label per class
     - the accuracy of linear_probe with 50 labels per class
     - the share of the variance of the patch vectors that the pattern explains
-    - the further share that the sign explains, once pattern and position are known.
-      Position matters: in h_gradient, the sign -1 makes a left patch lighter and a
-      right patch darker. If the two were averaged, these effects would cancel.
+    - the further share that the sign explains: the share of (pattern, position, sign)
+      minus the share of (pattern, position). Without the position, the sign would seem
+      to do little in h_gradient: -1 makes left patches lighter, and right ones darker.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
     probe = few_shot_accuracy(linear_probe, image_vectors, labels, 50, rng)
     factors = []  # [N*K], the pattern, position and sign of each patch
-    for label, image_signs in zip(labels, signs):
+    for pattern, image_signs in zip(labels, signs):
         for position, sign in enumerate(image_signs):
-            factors.append((label, position, sign))
+            factors.append((pattern, position, sign))
     patterns = [pattern for pattern, _, _ in factors]
     pattern_and_position = [(pattern, position) for pattern, position, _ in factors]
     by_pattern = explained_variance(patch_vectors, patterns)
@@ -935,7 +922,7 @@ def shade(pixel):
     if pixel is None:
         return "??"
     level = int(5 * pixel + 5)
-    level = min(9, max(0, level))  # noise can go beyond black and white
+    level = min(9, max(0, level))  # white would be 10, and noise can go further
     shades = " .:-=+*#%@"
     return shades[level] * 2
 
@@ -991,6 +978,8 @@ R2: 1 for perfect prediction, 0 for always predicting the mean target
             )
             print(line.replace("nan", "-"), flush=True)  # R2 may be nan
 
+    # All models of the demo start from the same weights: train() begins with
+    # init_model, and each gets a new generator with the same seed.
     jepa, _ = train(images, cfg, Random(seed), on_epoch=report)
     print("""
 Representation Quality Test
@@ -1008,17 +997,18 @@ Embeddings for different patterns:""")
             cosine = dot(a, b) / (hypot(*a) * hypot(*b) + 1e-300)
             line += f"{cosine:12.3f}"
         print(line)
-    print("1 means the same direction. Different patterns should be well below 1.")
+    print("1 means the same direction. Between different patterns, expect much less.")
 
-    print("""
+    print(
+        """
 Hidden patches, and the two clean patches with embeddings nearest to the prediction.
-If the sign is ignored, these are the hidden patch without noise and its negative.""")
+The sign is unknown, so these should be the hidden patch (clean) and its negative."""
+    )
     clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
     # Add the negatives, except that of the fourth patch, which is grey.
     candidates = clean + scale(-1.0, clean[:3])
     pictures = []
-    # The patterns take turns. So the first three test images show different patterns,
-    # and none is grey. Hide the last patch of each.
+    # The first three test images show the first three patterns. Hide the last patch.
     for patches in cut_images(test_images[:3], cfg):
         context_embs = [context_encode(patch, jepa) for patch in patches[:3]]
         prediction = predict(average(context_embs), 3, jepa, cfg)
@@ -1036,11 +1026,9 @@ If the sign is ignored, these are the hidden patch without noise and its negativ
     data = cut_images(test_images, cfg)  # [N][K][P]
     patch_pixels = [patch for patches in data for patch in patches]
     rows = [("pixels", image_pixels, patch_pixels)]
-    # All three models start from the same weights: train() begins with init_model, and
-    # the seed is the same.
     untrained = init_model(cfg, Random(seed))
-    baseline, _ = train(images, replace(cfg, pred_weight=0.0), Random(seed))
-    models = {"untrained": untrained, "no prediction": baseline, "JEPA": jepa}
+    no_pred, _ = train(images, replace(cfg, pred_weight=0.0), Random(seed))
+    models = {"untrained": untrained, "no prediction": no_pred, "JEPA": jepa}
     for name, model in models.items():
         patch_vectors = embed_patches(test_images, model, cfg)
         rows.append((name, embed(test_images, model, cfg), patch_vectors))
@@ -1053,20 +1041,19 @@ If the sign is ignored, these are the hidden patch without noise and its negativ
         probes[name] = 100 * probe
     print(f"""
 'no prediction' is trained on Var and Cov alone. 'sign' is what the sign explains beyond
-pattern and position. Compared with the two rows above it, JEPA should have less of the
-sign, and more in the other columns.
+pattern and position. For JEPA it should be lower than in the two rows above, and the
+other columns should be higher.
 
 Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! \
 (untrained encoder: {probes['untrained']:.4g}%)""")
 
 
 # ---- 10. Ablation: which part prevents collapse? -------------------------------------
-# An ablation leaves out one part after another, to see what each of them does. Each row
-# of ABLATION changes some settings.
+# An ablation leaves out parts of a method, to see what they do. Each row of ABLATION
+# changes some settings.
 
-# Without the stop-gradient, one encoder makes both the context embeddings and the
-# targets. Momentum 0 copies it into the target encoder after every step, because the
-# evaluation uses the target encoder.
+# Without the stop-gradient, the context encoder also makes the targets. The evaluation
+# uses the target encoder, so momentum 0 keeps it equal to the context encoder.
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
@@ -1086,32 +1073,38 @@ ABLATION = {
     "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
-# Some rows side by side. The numbers are means over 20 seeds after 50 epochs
-# (tests/studies/RESULTS.md), while `--collapse` trains 35 epochs on one seed. 1-shot is
-# the accuracy with one label per class. Chance is 25 %.
+# What the rows show, as means over 20 seeds and 50 epochs (tests/studies/RESULTS.md).
+# `--collapse` trains 35 epochs on one seed. The dimensions are those of
+# participation_ratio, the sign is the share that it explains, and 1-shot is the
+# accuracy with one label per class, where chance is 25 %.
 #
-#   row                    stop-gradient  EMA  Var and Cov  dimensions   sign   1-shot
-#   "prediction alone"     no             no   no           (a point)   8.0 %   43.8 %
-#   "no stop-gradient"     no             no   yes          1.3         0.6 %   80.1 %
-#   "no EMA, Var or Cov"   yes            no   no           2.6        13.2 %   97.8 %
-#   "no EMA"               yes            no   yes          5.3        24.7 %   99.8 %
-#   "everything"           yes            yes  yes          4.9        22.3 %   99.9 %
-#   "strong Var"           no             no   strong       4.7         1.3 %  100.0 %
+#   row                   stop-gradient  EMA  Var, Cov  dimensions     sign    1-shot
+#   "untrained"                                         2.5          68.9 %    68.2 %
+#   "no prediction"                           yes       5.6          47.8 %    77.7 %
 #
-# The first and the third row differ only in the stop-gradient, and so do the second and
-# the fourth. So here the stop-gradient prevents collapse. Var and Cov prevent the
-# point, but with these weights they do not prevent the line. "everything" shows that
-# the EMA changes little. "strong Var" shows that a strong variance loss can replace the
-# stop-gradient.
+#   "prediction alone"    no             no   no        (a point)     8.0 %    43.8 %
+#   "no EMA, Var or Cov"  yes            no   no        2.6          13.2 %    97.8 %
 #
-# What are Var and Cov good for, then? They make training reliable. Without Var ("no
-# Var"), the 1-shot accuracy on the worst of the 20 seeds is 75 %, and with everything
-# it is 99 %. Cov also keeps the embeddings small, because larger embeddings have larger
-# covariances. Without it, the embeddings and their gradients are larger, and some
-# trainings diverge: 6 of 20 in "no Cov", and 7 of 20 in "no Var, no Cov". With half the
-# learning rate, or without the EMA, none does. But Var and Cov have a price. They
-# spread the embeddings over more dimensions than four patterns need, and the sign can
-# use the spare ones.
+#   "no stop-gradient"    no             no   yes       1.3 (line)    0.6 %    80.1 %
+#   "no EMA"              yes            no   yes       5.3          24.7 %    99.8 %
+#
+#   "everything"          yes            yes  yes       4.9          22.3 %    99.9 %
+#   "strong Var"          no             no   strong    4.7           1.3 %   100.0 %
+#
+# In the second and third pair, only the second row has a stop-gradient. Without it, the
+# embeddings collapse: to a point, or with Var and Cov nearly to a line. (The point is
+# not exact, and the accuracy does not depend on the scale. So it is above chance.)
+# Adding the EMA, as in "everything", changes little. A strong variance loss can replace
+# the stop-gradient. Then the gradient also reaches the targets, and removes the sign
+# from them directly.
+#
+# Var and Cov make training reliable. Without Var ("no Var"), the 1-shot accuracy on the
+# worst of the 20 seeds is 75 %, and with everything it is 99 %. Cov keeps the
+# embeddings small, because larger embeddings have larger covariances. Without it, the
+# embeddings and their gradients are larger, and some trainings diverge: 6 of 20 in "no
+# Cov", and 7 of 20 in "no Var, no Cov". None does with half the learning rate, or
+# without the EMA (we do not know why). But Var and Cov have a price: with them, the
+# sign explains more, as the rows with a stop-gradient show.
 
 
 def collapse(cfg, seed):
@@ -1123,7 +1116,7 @@ def collapse(cfg, seed):
 ============================================================
 Pred        prediction error in the last of {cfg.epochs} epochs
 R2          1 for perfect prediction, 0 for always predicting the mean target
-std         standard deviation of the embeddings, relative to before training
+std         standard deviation of the embeddings, divided by its value before training
 dimensions  how many of the {cfg.embed_dim} dimensions the embeddings use
 sign        share of the variance that the sign explains beyond pattern and position
 1-shot      accuracy with one label per class
@@ -1173,7 +1166,7 @@ def main():
     if options.seed < 0:  # Random(-1) would be the same as Random(1)
         parser.error("--seed must be 0 or more")
     if options.collapse:
-        # Fewer epochs than in the demo, because every row but the first is trained.
+        # Ten models are trained, so each gets fewer epochs than in the demo.
         collapse(Config(epochs=35), options.seed)
     else:
         demo(Config(), options.seed)
@@ -1182,7 +1175,7 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-        sys.stdout.flush()
+        sys.stdout.flush()  # a broken pipe shows here, inside the try
     except FloatingPointError as error:
         sys.exit(error)
     except KeyboardInterrupt:

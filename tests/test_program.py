@@ -161,10 +161,10 @@ class Pages(unittest.TestCase):
                       *[f"{100 * value:.0f} %" for value in no_var["1-shot"][:2]]):
             self.assertIn(words, text)
         source, halved = read("jepa.py"), recorded("no_cov_lr.txt", "no Cov")[0]["1-shot"]
-        for row in ("no stop-gradient", "no EMA, Var or Cov", "no EMA", "JEPA", "strong Var", "prediction alone"):
+        for row in re.findall(r'(?m)^#   "(.*?)"', source.replace('"everything"', '"JEPA"')):
             of, name = recorded("study.txt", row)[0], row.replace("JEPA", "everything")
             sign, accuracy = [f"{100 * of[figure][0]:.1f} %" for figure in ("sign", "1-shot")]
-            self.assertRegex(source, f'#   "{name}" .* ({of["dimensions"][0]:.1f}|.a point.) +{sign} +{accuracy}')
+            self.assertRegex(source, f'"{name}" .* ({of["dimensions"][0]:.1f}( .line.)?|.a point.) +{sign} +{accuracy}')
         gone = dict(re.findall(r"^(.*): (\d+ of 20) diverged", read(STUDIES, "recorded", "study.txt"), re.MULTILINE))
         for words in (*[f'{gone[row]} in "{row}"' for row in ("no Cov", "no Var, no Cov")], *[f" {100 * row['1-shot'][1]:.0f} %" for row in (no_var, short)]):
             self.assertIn(words, source.replace("\n#", ""))
