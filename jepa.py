@@ -28,8 +28,8 @@ models it keeps the targets steady. In this toy, copying the context encoder aft
 step works about as well (section 10).
 
 What do the encoders learn? In our images, each patch shows a part of a pattern, and is
-multiplied by 1 or -1 at random. So it is either as it was, or its negative, with black
-for white. During training, the embeddings come to depend less on this sign:
+multiplied by a random sign, 1 or -1. With -1, black and white are swapped. During
+training, the embeddings come to depend less on this sign:
 
 1. The sign of a visible patch says nothing about the hidden patch. A prediction that
    changes with that sign is worse on average. So the gradient makes the predictor and
