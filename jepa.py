@@ -32,19 +32,21 @@ multiplied by a random sign, 1 or -1. With -1, black and white are swapped. Duri
 training, the embeddings come to depend less on this sign:
 
 1. The sign of a visible patch says nothing about the hidden patch. A prediction that
-   changes with that sign is worse on average. So the gradient makes the predictor and
-   the context encoder depend less on the sign.
-2. The target encoder follows, so a target depends less on the sign of its own patch. As
-   this sign cannot be predicted, the error falls.
+   changes with that sign is worse on average, because the change has nothing to do with
+   the target. So the gradient makes the predictor and the context encoder depend less
+   on the sign.
+2. The target encoder follows, so a target depends less on the sign of its own patch.
+   This was the part of the target that could not be predicted, so the error falls.
 
 The pattern is kept. All patches of an image share it, so the context shows which
-pattern the hidden patch belongs to. But does that help, if the sign of the hidden patch
-is unknown? The best prediction is the mean of two embeddings, of the patch and of its
-negative. If the encoder were linear, the two would cancel, and their mean would be the
-same for all patterns. But the encoder has a ReLU. Where a hidden unit gets the value a
-from a patch, it gets -a from the negative, and relu(a) + relu(-a) = |a|. This depends
-on the pattern, even before training. So knowing the pattern lowers the error, and the
-gradient makes the context encoder tell the patterns apart. The target encoder follows.
+pattern the hidden patch belongs to. But does it help to know the pattern, if the sign
+is unknown? Both signs are equally likely, so the best prediction is the mean of two
+embeddings, of the patch and of its negative. If the encoder were linear, the two would
+cancel, and their mean would be the same for all patterns. But the encoder has a ReLU.
+Before training all biases are 0. So where a hidden unit gets the value a from a patch,
+it gets -a from the negative, and relu(a) + relu(-a) = |a|, which depends on the
+pattern. So knowing the pattern lowers the error, and the gradient makes the context
+encoder tell the patterns apart. The target encoder follows.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and the error would be 0. This is
@@ -97,7 +99,7 @@ class Config:
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # each number should have at least this standard deviation
+    gamma: float = 0.1  # least std that the variance loss asks of each number
     stop_gradient: bool = True  # False: see section 10
 
     def __post_init__(self):
@@ -181,7 +183,7 @@ def to_rows(values, name):
     """Return a table of numbers as a list of rows of floats [n][k].
 
     Raise ValueError unless all numbers are finite and all rows have the same length.
-    Error messages call the table by its name.
+    The name says in error messages what the table is.
     """
     try:
         rows = [[float(value) for value in to_list(row)] for row in to_list(values)]
@@ -327,8 +329,8 @@ def mlp_backward(net, cache, dy, need_dx=False):
     """
     x, h = cache  # [n][in+1] and [n][hidden+1], with the 1s
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    # The 1s in h are constants and need no gradient. So we drop the last row of W2, its
-    # biases, and below the 1 at the end of each row of h.
+    # The 1s in h are constants and need no gradient. So we leave out the biases, the
+    # last row of W2, and in the loop the 1 at the end of each row of h.
     W2 = net["W2"][:-1]  # [hidden][out], row j has the weights of hidden unit j
     # dh is dy @ W2.T, and ReLU lets it pass where h is above 0. Elsewhere dz is 0, and
     # we skip the dot product.
@@ -389,9 +391,8 @@ def mse_loss(predictions, targets):
 def centered_columns(embeddings):
     """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n].
 
-    If all numbers of a column are equal, subtracting the mean can leave rounding errors
-    instead of zeros. Section 8 divides by variances, so such a column is set to exactly
-    0.
+    A constant column becomes exactly 0. Otherwise rounding errors could pass for a tiny
+    variance, and section 8, which divides by variances, would not see that it is 0.
     """
     columns = []
     for column in transpose(embeddings):
@@ -416,11 +417,11 @@ def variance_loss(embeddings, gamma):
         loss += max(0.0, gamma - std) / D
         # d loss / d std = -1 / D, as long as std is below gamma.
         # d std / d c[r] = c[r] / (std * (n - 1)), where c is the column.
-        # Together: d loss / d c[r] = -c[r] / (D * std * (n - 1)).
-        # Call this g, and let x be the column before centering. Raising x[r] by 1
-        # raises c[r] by 1 and, through the mean, lowers every c[s] by 1/n. So the
-        # gradient with respect to x is g - mean(g). Here mean(g) is 0, because g is a
-        # multiple of c, and c sums to 0. So it is g itself.
+        # Together: g[r] = d loss / d c[r] = -c[r] / (D * std * (n - 1)).
+        # Let x be the column before centering, c[s] = x[s] - mean(x). Raising x[r] by 1
+        # raises c[r] by 1, and lowers every c[s], c[r] included, by 1/n. So d loss / d
+        # x[r] is g[r] - mean(g). Here mean(g) is 0, because g is a multiple of c, and c
+        # sums to 0.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
         gradient.append([factor * v for v in column])
     return loss, transpose(gradient)  # [n][D]
@@ -467,7 +468,7 @@ MODEL = init_model(Config(), Random(0))
 def run_network(net, x, name):
     """Return the output [out] of a network for one input [in].
 
-    Error messages call the input by its name.
+    The name says in error messages what the input is.
     """
     outputs, _ = mlp_forward(net, to_rows([x], name))
     return outputs[0]
@@ -591,9 +592,8 @@ def loss_and_gradients(batch, model, cfg):
     target_encoder = model["target_encoder"]
     predictor = model["predictor"]
     if not cfg.stop_gradient:
-        # Section 10 also trains without the stop-gradient. Then the gradient must flow
-        # through the targets into trained weights. The target encoder is never trained,
-        # so the context encoder makes the targets, too.
+        # Without the stop-gradient (section 10), the targets are trained, too. So the
+        # encoder that is trained makes them.
         target_encoder = encoder
     context_embs, context_cache = mlp_forward(encoder, context_patches)  # [n][D]
     target_embs, target_cache = mlp_forward(target_encoder, target_patches)  # [m][D]
@@ -626,8 +626,9 @@ def loss_and_gradients(batch, model, cfg):
     # One call is missing here on purpose: the backward pass of the target encoder. Its
     # output is taken as given, like a label. This is the stop-gradient.
 
-    # The next block runs only without the stop-gradient (section 10). It adds a second
-    # gradient, which moves the targets towards the predictions.
+    # Without it (section 10), the context encoder has also made the targets, see
+    # Forward. So it gets a second gradient, which moves the targets towards the
+    # predictions.
     if not cfg.stop_gradient:
         # The error depends only on prediction - target. So d_target_embs is
         # -d_predictions.
@@ -825,25 +826,24 @@ def linear_probe(train_x, train_labels, x):
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
-    # The probe computes values = X @ weights + constants, where X has the centered
-    # inputs. For train_x, the columns of X sum to 0. So whatever the weights are, the
-    # best constant of a class is the mean of its column of wanted. As all rows of
-    # constants are equal, X.T @ constants is 0. So the constants do not enter the
-    # gradient of half the squared error with respect to the weights, which is
+    # The inputs are centered. Then the best constant of each class is the mean of its
+    # column of wanted, whatever the weights are, and only the weights have to be found.
+    # Let X be the centered train_x. Half the squared error has the gradient
     #     X.T @ (X @ weights - wanted) = A @ weights - goal,
-    # where A is X.T @ X, and goal is X.T @ wanted.
+    # where A is X.T @ X, and goal is X.T @ wanted. The constants drop out, because the
+    # columns of X sum to 0.
     X_T = centered_columns(train_x)  # [D][n]
     A = matmul(X_T, transpose(X_T))  # [D][D]
     goal = matmul(X_T, wanted)  # [D][classes]
-    # Gradient descent converges if the step is below 2 / (largest eigenvalue of A). No
+    # Gradient descent converges if step * (largest eigenvalue of A) is below 2. No
     # eigenvalue is negative, so the largest is at most their sum, which is the trace.
-    # So 0.9 / trace is safe.
+    # So with this step, the product is at most 0.9.
     step = 0.9 / trace(A) if trace(A) > 0.0 else 0.0
     weights = scale(0.0, goal)  # [D][classes], zeros to start from
     for _ in range(200):
         gradient = subtract(matmul(A, weights), goal)
-        # The penalty p / 2 * (sum of the squared weights) has the gradient p * weights.
-        # With p = 0.01 / step, a step along it takes 1 % off the weights.
+        # Each step also shrinks the weights by 1 %. This is the gradient of a penalty,
+        # 0.005 / step * (sum of the squared weights).
         weights = add(scale(0.99, weights), gradient, -step)
     means = [average(train_x)] * len(x)  # [m][D], the same row m times
     constants = [average(wanted)] * len(x)  # [m][classes]
@@ -855,9 +855,9 @@ def linear_probe(train_x, train_labels, x):
 def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
     """Return the accuracy, 0 to 1, of a classifier that sees few labels.
 
-    The classifier is a function like nearest_centroid.
-    In each trial it is given `shots` random rows of each class of x [n][D], with their
-    labels. It has to find the labels of all other rows.
+    The classifier is called as nearest_centroid is. In each trial it is given `shots`
+    random rows of each class of x [n][D], with their labels. It has to find the labels
+    of all other rows.
     """
     classes = group_rows(to_rows(x, "x"), labels)
     for label, rows in classes.items():
@@ -904,10 +904,11 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     - the accuracy of nearest_centroid with one label per class
     - the accuracy of linear_probe with 50 labels per class
     - the share of the variance of the patch vectors that the pattern explains
-    - the further share that the sign explains: what pattern, position and sign explain
-      together, minus what pattern and position explain. Why position? In h_gradient,
-      the sign -1 makes left patches lighter and right patches darker. Without the
-      position, these effects would cancel, as if the sign explained nothing.
+    - the share that the sign explains beyond pattern and position
+
+    Position matters: in h_gradient, the sign -1 makes left patches lighter and right
+    patches darker. Without the position, these effects would cancel, as if the sign
+    explained nothing.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -1010,7 +1011,7 @@ Embeddings for different patterns:""")
             cosine = dot(a, b) / (hypot(*a) * hypot(*b) + 1e-300)
             line += f"{cosine:12.3f}"
         print(line)
-    print("Near 1, two patterns would be hard to tell apart.")
+    print("Two patterns with a similarity near 1 would be hard to tell apart.")
 
     print("""
 Hidden patches, and the two clean patches with embeddings nearest to the prediction.
@@ -1063,8 +1064,9 @@ Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! 
 # An ablation leaves out parts of a method, to see what they do. Each row of ABLATION
 # changes some settings.
 
-# Without the stop-gradient, the momentum is 0. This makes the target encoder, which is
-# used for the evaluation, a copy of the context encoder.
+# Without the stop-gradient, the context encoder makes the targets, too (section 6). The
+# evaluation uses the target encoder, so momentum 0 keeps it equal to the context
+# encoder.
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
@@ -1084,54 +1086,47 @@ ABLATION = {
     "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
-# The table shows results for 20 seeds after 50 epochs (tests/studies/RESULTS.md).
-# `--collapse` trains one seed for 35 epochs. The last column counts the trainings that
-# diverged. The other columns are means over those that did not: dimensions is the
+# The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md),
+# without the trainings that diverged. `--collapse` trains one seed for 35 epochs, so
+# its numbers differ from these. Pred is the prediction error, dimensions is the
 # participation_ratio, sign is the share of the variance that the sign explains, and
-# 1-shot is the accuracy with one label per class. Chance is 25 %. Where a part makes no
-# difference, there is a "-".
+# 1-shot is the accuracy with one label per class. Chance is 25 %.
 #
-#   row                  stop-gradient EMA Var    Cov dimensions   sign  1-shot diverged
-#   "untrained"                -        -   -      -   2.5        68.9 %  68.2 %       0
-#   "no prediction"            -        -  yes    yes  5.6        47.8 %  77.7 %       0
+#                        stop-
+#  row                   gradient  EMA  Var    Cov     Pred  dimensions    sign   1-shot
+#  "untrained"                                                  2.5      68.9 %   68.2 %
+#  "everything"          yes       yes  yes    yes  0.00825     4.9      22.3 %   99.9 %
+#  "no prediction"       yes       yes  yes    yes  0.06511     5.6      47.8 %   77.7 %
+#  "no stop-gradient"    no        no   yes    yes  0.00066     1.3       0.6 %   80.1 %
+#  "no EMA"              yes       no   yes    yes  0.00862     5.3      24.7 %   99.8 %
+#  "no Var"              yes       yes  no     yes  0.00880     2.3       4.7 %   97.9 %
+#  "no Cov"              yes       yes  yes    no   0.10212     2.3      20.0 %   87.4 %
+#  "no Var, no Cov"      yes       yes  no     no   0.06278     2.5      13.8 %   96.8 %
+#  "no EMA, Var or Cov"  yes       no   no     no   0.03794     2.6      13.2 %   97.8 %
+#  "prediction alone"    no        no   no     no   0.00004   a point     8.0 %   43.8 %
+#  "strong Var"          no        no   strong yes  0.01093     4.7       1.3 %  100.0 %
 #
-#   "prediction alone"         no      no   no     no  (a point)   8.0 %  43.8 %       0
-#   "no EMA, Var or Cov"      yes      no   no     no  2.6        13.2 %  97.8 %       0
-#
-#   "no stop-gradient"         no      no  yes    yes  1.3 (line)  0.6 %  80.1 %       0
-#   "no EMA"                  yes      no  yes    yes  5.3        24.7 %  99.8 %       0
-#
-#   "everything"              yes     yes  yes    yes  4.9        22.3 %  99.9 %       0
-#   "no Var"                  yes     yes   no    yes  2.3         4.7 %  97.9 %       0
-#   "no Cov"                  yes     yes  yes     no  2.3        20.0 %  87.4 %       6
-#   "no Var, no Cov"          yes     yes   no     no  2.5        13.8 %  96.8 %       7
-#
-#   "strong Var"               no      no strong  yes  4.7         1.3 % 100.0 %       0
-#
-# The stop-gradient: in the second block, only the second row has it, and so in the
-# third block. Nothing else differs, since in all four rows the target encoder equals
-# the context encoder. Without the stop-gradient, the embeddings collapse to a point,
-# or, with Var and Cov, nearly to a line. (Near the point, the embeddings still differ a
-# little, and nearest_centroid finds small differences, too. So 1-shot is above chance.)
+# The stop-gradient prevents collapse here. Compare "prediction alone" with "no EMA, Var
+# or Cov", and "no stop-gradient" with "no EMA". In each pair, only the second row has
+# the stop-gradient. Without it, the embeddings come close to a point, or, with Var and
+# Cov, to a line. (Close to the point, they still differ a little, and nearest_centroid
+# finds small differences, too. So 1-shot is above chance.)
 #
 # Why do Var and Cov not prevent the line? All dimensions have the standard deviation
 # 0.1 that Var asks for, and vary together. Each of the 6 * 5 covariances is then about
-# 0.01. Cov is the sum of their squares divided by 6, which is 5 * 0.01^2 = 0.0005. With
-# its weight of 100, this adds 0.05 to the loss. In return, the weighted Pred falls from
-# 0.65 in "no EMA" to 0.05.
+# 0.01. Cov is the sum of their squares divided by 6, which is 5 * 0.01^2 = 0.0005. This
+# adds only 100 * 0.0005 = 0.05 to the loss. The line saves more than that: 75 * Pred is
+# 0.05 in "no stop-gradient", and 0.65 in "no EMA".
 #
-# The EMA: with Var and Cov it changes little, as "no EMA" and "everything" show.
-# Without Cov, some trainings diverge with it, and none without it. (We do not know why.
-# With half the learning rate, none diverges.)
-#
-# Var and Cov: on the worst of the 20 seeds, 1-shot is 75 % in "no Var", and 99 % in
-# "everything". Cov keeps the embeddings small, because larger embeddings have larger
-# covariances. But Var and Cov have a price: with both, the sign explains about ten
-# points more. Compare "no EMA" with "no EMA, Var or Cov".
+# Var and Cov make training reliable. Without Var, the worst of the 20 seeds has 75 %
+# 1-shot, and with everything 99 %. Without Cov, the embeddings and their gradients are
+# larger. With the EMA, 6 of 20 trainings then diverge in "no Cov", and 7 in "no Var, no
+# Cov". With half the learning rate, none does. But Var and Cov have a price: the sign
+# explains 24.7 % in "no EMA", and 13.2 % in "no EMA, Var or Cov".
 #
 # A strong Var can replace the stop-gradient. Then the gradient also reaches the
-# targets, and removes the sign from them directly. But it is slower: of 1,000 seeds, 15
-# are below 95 % 1-shot after 50 epochs, and 1 with "everything".
+# targets, and removes the sign from them directly. But it fails more often: after 50
+# epochs, 15 of 1,000 seeds are below 95 % 1-shot. With everything, it is 1 of 1,000.
 
 
 def collapse(cfg, seed):
@@ -1180,7 +1175,7 @@ sign        share of the variance that the sign explains beyond pattern and posi
 In each of these pairs, only the second row has a stop-gradient. Nothing else differs:
     'no stop-gradient' and 'no EMA'
     'prediction alone' and 'no EMA, Var or Cov'
-Even collapsed embeddings have a low Pred. So a low Pred alone proves nothing.""")
+Collapsed embeddings have a low Pred, too. So a low Pred alone proves nothing.""")
 
 
 def main():
@@ -1192,7 +1187,7 @@ def main():
     if options.seed < 0:  # Random(-1) would be the same as Random(1)
         parser.error("--seed must be 0 or more")
     if options.collapse:
-        # This trains ten models, so each gets fewer epochs than in the demo.
+        # Ten of the eleven rows are trained, so each gets fewer epochs than the demo.
         collapse(Config(epochs=35), options.seed)
     else:
         demo(Config(), options.seed)

@@ -159,13 +159,13 @@ class Pages(unittest.TestCase):
                       *[f"{100 * value:.0f} %" for value in no_var["1-shot"][:2]]):
             self.assertIn(words, text)
         source = read("jepa.py")
-        gone = dict(re.findall(r"^(.*): (\d+) of 20 diverged", read(STUDIES, "recorded", "study.txt"), re.MULTILINE))
-        value = lambda row, figure: recorded("study.txt", row)[0][figure][0]
-        for row in re.findall(r'(?m)^#   "(.*?)"', source.replace('"everything"', '"JEPA"')):
-            numbers = " % +".join(f"{100 * value(row, figure):.1f}" for figure in ("sign", "1-shot")) + f" % +{gone[row]}"
-            self.assertRegex(source, f'"{row.replace("JEPA", "everything")}" .* ({value(row, "dimensions"):.1f}.*|.a point.) +{numbers}')
-        for words in (*[f" {100 * row['1-shot'][1]:.0f} %" for row in (no_var, short)], f"{slow} are below 95 %",
-                      'from {:.2f} in "no EMA" to {:.2f}'.format(*[75 * value(row, "Pred") for row in ("no EMA", "no stop-gradient")])):
+        value = lambda row, figure: recorded("study.txt", row.replace("everything", "JEPA"))[0].get(figure, (0,))[0]
+        for row in jepa.ABLATION:
+            numbers = [f"({value(row, 'dimensions'):.1f}|a point)", *[f"{100 * value(row, figure):.1f} %" for figure in ("sign", "1-shot")]]
+            numbers = ([f"{value(row, 'Pred'):.5f}"] if value(row, "Pred") else []) + numbers
+            self.assertRegex(source, f'#  "{row}" .*' + " +".join(numbers))
+        for words in (*[f" {100 * row['1-shot'][1]:.0f} %" for row in (no_var, short)], f"{slow} of 1,000", recorded("study.txt", "no Cov")[1].split(": ")[1][:7],
+                      *["{:.2f} in \"{}\"".format(75 * value(row, "Pred"), row) for row in ("no EMA", "no stop-gradient")]):
             self.assertIn(words, source.replace("\n#", ""))
         (halved, block), (_, other) = [recorded(name, "no Cov") for name in ("no_cov_lr.txt", "no_cov_no_ema.txt")]
         self.assertTrue(": 0 of 20 diverged" in block and ": 0 of 20 diverged" in other)
