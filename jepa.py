@@ -36,29 +36,31 @@ training, the embeddings come to depend less on this sign:
    the target. So the gradient makes the predictor and the context encoder depend less
    on the sign.
 2. The target encoder follows, so a target depends less on the sign of its own patch.
-   This was the part of the target that could not be predicted, so the error falls.
+   The context cannot predict what this sign does to the target. As this part shrinks,
+   the error falls.
 
 The pattern is kept. All patches of an image share it, so the context shows which
 pattern the hidden patch belongs to. But does it help to know the pattern, if the sign
 is unknown? Both signs are equally likely, so the best prediction is the mean of two
 embeddings, of the patch and of its negative. If the encoder were linear, the two would
-cancel, and their mean would be the same for all patterns. But the encoder has a ReLU.
-Before training all biases are 0. So where a hidden unit gets the value a from a patch,
-it gets -a from the negative, and relu(a) + relu(-a) = |a|, which depends on the
-pattern. So knowing the pattern lowers the error, and the gradient makes the context
-encoder tell the patterns apart. The target encoder follows.
+cancel, and their mean would be the same for all patterns. But the encoder has inner
+units with a ReLU, relu(a) = max(0, a). Before training their biases are 0. So if a
+patch gives a unit the value a, its negative gives -a, and relu(a) + relu(-a) = |a|,
+which depends on the pattern. So knowing the pattern lowers the error, and the gradient
+makes the context encoder tell the patterns apart. The target encoder follows.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and the error would be 0. This is
-called collapse. Without the stop-gradient, training can lower the error by moving the
-targets towards the predictions, and end in collapse. With it, the gradient moves only
-the predictions. The targets move only as the target encoder follows. This makes
-collapse less likely, but does not rule it out. Section 10 measures it.
+called collapse. Suppose the gradient also flowed through the targets. Then training
+could lower the error by pulling the targets towards the predictions, until all are
+equal. With the stop-gradient, it can only improve the predictions of the targets as
+they are. Why this is enough is not fully understood. Section 10 measures that here it
+is.
 
-The loss is the error plus two terms that also act against collapse. One asks each
-number of the embedding to vary from patch to patch. The other asks these numbers to be
-uncorrelated. If each were a multiple of the first, the embeddings would lie on a line.
-That is the second kind of collapse.
+The loss is a weighted sum of this error and two terms that also act against collapse.
+One asks each number of the embedding to vary from patch to patch. The other asks these
+numbers to be uncorrelated. Otherwise all of them could rise and fall together, and the
+embeddings would lie on a line. That is a collapse, too.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
 trains it several times, with different parts left out.
@@ -99,8 +101,8 @@ class Config:
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # least std that the variance loss asks of each number
-    stop_gradient: bool = True  # False: see section 10
+    gamma: float = 0.1  # the variance loss asks each number for this std or more
+    stop_gradient: bool = True  # False: the context encoder also makes the targets
 
     def __post_init__(self):
         """Raise ValueError for a setting that is negative or nan."""
@@ -115,8 +117,8 @@ class Config:
 # sign, 1 or -1. All patches of an image belong to the same pattern, while the sign of
 # one patch says nothing about the other patches. So the encoders should keep the
 # pattern and drop the sign. Each image is also multiplied by a random contrast of 0.8
-# to 1. All patches share the contrast, so it may be kept. Every pixel gets some noise.
-# The fourth pattern is grey, so signs do not change it.
+# to 1. All patches share the contrast, so it helps to predict. Every pixel gets some
+# noise. The fourth pattern is grey, so signs do not change it.
 
 # Each pattern is a function of row and column that returns a pixel. The first is a ramp
 # from black on the left to white on the right, the second from black at the top to
@@ -175,7 +177,7 @@ def to_list(values):
         values = values.to_numpy()
     if hasattr(values, "tolist"):  # NumPy and PyTorch
         values = values.tolist()
-    # The items of a list can be NumPy or PyTorch objects, too.
+    # Labels can be NumPy or PyTorch scalars. Only plain values work as keys of a dict.
     return [item.tolist() if hasattr(item, "tolist") else item for item in values]
 
 
@@ -183,7 +185,7 @@ def to_rows(values, name):
     """Return a table of numbers as a list of rows of floats [n][k].
 
     Raise ValueError unless all numbers are finite and all rows have the same length.
-    The name says in error messages what the table is.
+    Error messages call the table `name`.
     """
     try:
         rows = [[float(value) for value in to_list(row)] for row in to_list(values)]
@@ -329,8 +331,8 @@ def mlp_backward(net, cache, dy, need_dx=False):
     """
     x, h = cache  # [n][in+1] and [n][hidden+1], with the 1s
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    # The 1s in h are constants and need no gradient. So we leave out the biases, the
-    # last row of W2, and in the loop the 1 at the end of each row of h.
+    # The 1s in h are constants and need no gradient. So we drop the bias row of W2
+    # here, and the last number of each h_row below.
     W2 = net["W2"][:-1]  # [hidden][out], row j has the weights of hidden unit j
     # dh is dy @ W2.T, and ReLU lets it pass where h is above 0. Elsewhere dz is 0, and
     # we skip the dot product.
@@ -391,14 +393,14 @@ def mse_loss(predictions, targets):
 def centered_columns(embeddings):
     """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n].
 
-    A constant column becomes exactly 0. Otherwise rounding errors could pass for a tiny
-    variance, and section 8, which divides by variances, would not see that it is 0.
+    A constant column becomes exactly 0. Otherwise v - mean could be a rounding error,
+    and section 8 would divide by its square.
     """
     columns = []
     for column in transpose(embeddings):
         mean = sum(column) / len(column)
-        equal = max(column) - min(column) <= 1e-12 * abs(mean)  # up to rounding
-        columns.append([0.0 if equal else v - mean for v in column])
+        constant = max(column) - min(column) <= 1e-12 * abs(mean)  # up to rounding
+        columns.append([0.0 if constant else v - mean for v in column])
     return columns
 
 
@@ -419,9 +421,9 @@ def variance_loss(embeddings, gamma):
         # d std / d c[r] = c[r] / (std * (n - 1)), where c is the column.
         # Together: g[r] = d loss / d c[r] = -c[r] / (D * std * (n - 1)).
         # Let x be the column before centering, c[s] = x[s] - mean(x). Raising x[r] by 1
-        # raises c[r] by 1, and lowers every c[s], c[r] included, by 1/n. So d loss / d
-        # x[r] is g[r] - mean(g). Here mean(g) is 0, because g is a multiple of c, and c
-        # sums to 0.
+        # raises c[r] by 1, and lowers every c[s], c[r] included, by 1/n. So
+        # d loss / d x[r] = g[r] - (sum of all g[s]) / n.
+        # This sum is 0, because g is a multiple of c, and c sums to 0.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
         gradient.append([factor * v for v in column])
     return loss, transpose(gradient)  # [n][D]
@@ -449,9 +451,7 @@ def covariance_loss(embeddings):
     # C[i][j] and C[j][i] are both in the sum. That is another factor of 2. So
     # d loss / d column i = 4 / (D * (n - 1)) * sum over j of C[i][j] * column j,
     # where j = i adds nothing, because C[i][i] was set to 0.
-    # This is a weighted sum of centered columns, so its mean is 0. By the argument in
-    # variance_loss, it is also the gradient with respect to the columns before
-    # centering.
+    # It sums to 0, too, so it is also the gradient for the columns before centering.
     n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
@@ -468,7 +468,7 @@ MODEL = init_model(Config(), Random(0))
 def run_network(net, x, name):
     """Return the output [out] of a network for one input [in].
 
-    The name says in error messages what the input is.
+    Error messages call the input `name`.
     """
     outputs, _ = mlp_forward(net, to_rows([x], name))
     return outputs[0]
@@ -560,9 +560,9 @@ def loss_and_gradients(batch, model, cfg):
     """
     # Gather the patches of all images: n context patches and m target patches.
     context_patches = []  # [n][P]
-    image_of_context = []  # [n], the image that each context patch belongs to
+    image_of_context = []  # [n], the index of the image of each context patch
     target_patches = []  # [m][P]
-    image_of_target = []  # [m], the image that each target patch belongs to
+    image_of_target = []  # [m], the index of the image of each target patch
     positions = []  # [m][K], one-hot
     for index, (patches, context_mask, target_mask) in enumerate(batch):
         check_masks(context_mask, target_mask, cfg.num_patches)
@@ -581,20 +581,17 @@ def loss_and_gradients(batch, model, cfg):
     # target patch of the first image, and [0, 0, 0, 1/3, 1/3, 1/3] for one of the
     # second.
     mean_matrix = []  # [m][n]
-    for target_image in image_of_target:
-        num_context = image_of_context.count(target_image)
+    for target_index in image_of_target:
+        num_context = image_of_context.count(target_index)
         share = 1.0 / num_context
-        row = [share if image == target_image else 0.0 for image in image_of_context]
+        row = [share if index == target_index else 0.0 for index in image_of_context]
         mean_matrix.append(row)
 
     # Forward
     encoder = model["context_encoder"]
-    target_encoder = model["target_encoder"]
     predictor = model["predictor"]
-    if not cfg.stop_gradient:
-        # Without the stop-gradient (section 10), the targets are trained, too. So the
-        # encoder that is trained makes them.
-        target_encoder = encoder
+    # Without the stop-gradient (section 10), the context encoder makes the targets, too.
+    target_encoder = model["target_encoder"] if cfg.stop_gradient else encoder
     context_embs, context_cache = mlp_forward(encoder, context_patches)  # [n][D]
     target_embs, target_cache = mlp_forward(target_encoder, target_patches)  # [m][D]
     means = matmul(mean_matrix, context_embs)  # [m][D]
@@ -615,8 +612,7 @@ def loss_and_gradients(batch, model, cfg):
     )
     # The means are the first D numbers of the inputs, and the rest is the position.
     d_means = [row[: cfg.embed_dim] for row in d_inputs]  # [m][D]
-    # If Y = X @ W, then dW = X.T @ dY (section 3). Here Y is means, X is mean_matrix,
-    # and W is context_embs.
+    # From means = mean_matrix @ context_embs, by the rule dW = X.T @ dY of section 3:
     d_context_embs = matmul(transpose(mean_matrix), d_means)  # [n][D]
     # The context embeddings enter all three terms, so three gradients add up.
     d_context_embs = add(d_context_embs, var_gradient, cfg.var_weight)
@@ -626,9 +622,8 @@ def loss_and_gradients(batch, model, cfg):
     # One call is missing here on purpose: the backward pass of the target encoder. Its
     # output is taken as given, like a label. This is the stop-gradient.
 
-    # Without it (section 10), the context encoder has also made the targets, see
-    # Forward. So it gets a second gradient, which moves the targets towards the
-    # predictions.
+    # Without the stop-gradient, the context encoder also made the targets. So it gets a
+    # second gradient, which moves the targets towards the predictions.
     if not cfg.stop_gradient:
         # The error depends only on prediction - target. So d_target_embs is
         # -d_predictions.
@@ -707,14 +702,14 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
             # Average over the images. The last batch can be smaller than the others.
             for term in losses:
                 losses[term] += batch_losses[term] * len(batch) / len(data)
-        for net in model.values():
-            round_weights(net)
-        if isnan(losses["loss"]) or losses["loss"] > 1e9:  # in the demo, it is below 10
+        if isnan(losses["loss"]) or losses["loss"] > 1e9:  # in the demo, below 10
             model.update(before)  # put the old weights back
             raise FloatingPointError(
                 f"training diverged in epoch {epoch}: "
                 f"try a lower lr than {cfg.lr}, and pixels of about -1 to 1"
             )
+        for net in model.values():
+            round_weights(net)
         history.append(losses)
         if on_epoch:
             on_epoch(epoch, losses, model)
@@ -763,13 +758,13 @@ def embedding_std(embeddings):
 def participation_ratio(embeddings):
     """Return the effective number of dimensions of embeddings [n][D].
 
-    Rotate the axes so that the coordinates are uncorrelated, and let v1, ..., vD be
-    their variances (the eigenvalues of the covariance matrix C). Return
+    It is 1 if the embeddings lie on a line, and D if they vary equally in all
+    directions. Let v1, ..., vD be the eigenvalues of the covariance matrix C, which are
+    the variances along its principal axes. Return
         (v1 + ... + vD)^2 / (v1^2 + ... + vD^2).
-    It is 1 if the embeddings lie on a line, and D if all these variances are equal.
-    After the rotation, C has v1, ..., vD on its diagonal, and 0 elsewhere. A rotation
-    changes neither the trace of C nor the sum of the squares of its numbers. So both
-    sums can be computed from C as it is. If all embeddings are equal, return 0.
+    The sum of the eigenvalues is the trace of C. The sum of their squares is the trace
+    of C @ C, which for a symmetric C is the sum of the squares of all its numbers. So
+    we need not compute them. If all embeddings are equal, return 0.
     """
     C = covariance(embeddings)
     squares = sum_of_squares(C)
@@ -795,7 +790,7 @@ def explained_variance(embeddings, labels):
     return 0.
     """
     rows = to_rows(embeddings, "embeddings")
-    means = []  # [n][D], one for each row, in another order, which does not matter
+    means = []  # [n][D], grouped by label; a variance does not depend on the order
     for members in group_rows(rows, labels).values():
         means += [average(members)] * len(members)
     variance = mean_variance(rows)
@@ -826,38 +821,38 @@ def linear_probe(train_x, train_labels, x):
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
-    # The inputs are centered. Then the best constant of each class is the mean of its
-    # column of wanted, whatever the weights are, and only the weights have to be found.
-    # Let X be the centered train_x. Half the squared error has the gradient
-    #     X.T @ (X @ weights - wanted) = A @ weights - goal,
-    # where A is X.T @ X, and goal is X.T @ wanted. The constants drop out, because the
-    # columns of X sum to 0.
+    # The function of a class is (x - mean of train_x) @ weights + constant. Let X be
+    # the centered train_x. Its columns sum to 0, so weights and constants do not affect
+    # each other. The best constant is the mean of the column of wanted. Half the
+    # squared error has this gradient with respect to the weights:
+    # X.T @ (X @ weights - wanted) = XtX @ weights - Xt_wanted.
     X_T = centered_columns(train_x)  # [D][n]
-    A = matmul(X_T, transpose(X_T))  # [D][D]
-    goal = matmul(X_T, wanted)  # [D][classes]
-    # Gradient descent converges if step * (largest eigenvalue of A) is below 2. No
-    # eigenvalue is negative, so the largest is at most their sum, which is the trace.
-    # So with this step, the product is at most 0.9.
-    step = 0.9 / trace(A) if trace(A) > 0.0 else 0.0
-    weights = scale(0.0, goal)  # [D][classes], zeros to start from
+    XtX = matmul(X_T, transpose(X_T))  # [D][D]
+    Xt_wanted = matmul(X_T, wanted)  # [D][classes]
+    # Gradient descent converges if step * (largest eigenvalue of XtX) is below 2. XtX
+    # has no negative eigenvalue, so the largest is at most their sum, which is the
+    # trace. So with this step, the product is at most 0.9.
+    step = 0.9 / trace(XtX) if trace(XtX) > 0.0 else 0.0
+    weights = scale(0.0, Xt_wanted)  # [D][classes], zeros to start from
     for _ in range(200):
-        gradient = subtract(matmul(A, weights), goal)
-        # Each step also shrinks the weights by 1 %. This is the gradient of a penalty,
-        # 0.005 / step * (sum of the squared weights).
+        gradient = subtract(matmul(XtX, weights), Xt_wanted)
+        # A penalty of 0.005 / step * (sum of the squared weights) has the gradient 0.01
+        # / step * weights. A step along it shrinks the weights by 1 %.
         weights = add(scale(0.99, weights), gradient, -step)
     means = [average(train_x)] * len(x)  # [m][D], the same row m times
     constants = [average(wanted)] * len(x)  # [m][classes]
     centered = subtract(x, means)  # [m][D]
     values = add(matmul(centered, weights), constants)  # [m][classes]
+    # Of each row, take the class with the largest value.
     return [classes[row.index(max(row))] for row in values]
 
 
 def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
     """Return the accuracy, 0 to 1, of a classifier that sees few labels.
 
-    The classifier is called as nearest_centroid is. In each trial it is given `shots`
-    random rows of each class of x [n][D], with their labels. It has to find the labels
-    of all other rows.
+    The classifier takes and returns the same as nearest_centroid. In each trial it is
+    given `shots` random rows of each class of x [n][D], with their labels. It has to
+    find the labels of all other rows.
     """
     classes = group_rows(to_rows(x, "x"), labels)
     for label, rows in classes.items():
@@ -876,7 +871,7 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
         train_x, train_labels = zip(*known)
         test_x, test_labels = zip(*others)
         predicted = classifier(train_x, train_labels, test_x)
-        if len(predicted) != len(test_x):  # your own classifier may leave out rows
+        if len(predicted) != len(test_x):  # a classifier of your own could forget rows
             raise ValueError(f"expected {len(test_x)} labels, got {len(predicted)}")
         correct += sum(a == b for a, b in zip(predicted, test_labels))
         count += len(test_labels)
@@ -906,9 +901,9 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     - the share of the variance of the patch vectors that the pattern explains
     - the share that the sign explains beyond pattern and position
 
-    Position matters: in h_gradient, the sign -1 makes left patches lighter and right
-    patches darker. Without the position, these effects would cancel, as if the sign
-    explained nothing.
+    The sign is judged at each position. In h_gradient, the sign -1 makes left patches
+    lighter and right patches darker. Over all positions, patches of both signs have the
+    same mean, and the sign would seem to explain nothing.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -1011,16 +1006,17 @@ Embeddings for different patterns:""")
             cosine = dot(a, b) / (hypot(*a) * hypot(*b) + 1e-300)
             line += f"{cosine:12.3f}"
         print(line)
-    print("Two patterns with a similarity near 1 would be hard to tell apart.")
+    print("A similarity near 1 means almost the same direction.")
 
     print("""
 Hidden patches, and the two clean patches with embeddings nearest to the prediction.
 The sign is unknown, so these two should be the hidden patch and its negative.""")
     clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
-    # Add the negatives, except that of the fourth patch, which is grey.
+    # Add the negatives. The patch of "uniform" is grey, so it is its own negative.
     candidates = clean + scale(-1.0, clean[:3])
     pictures = []
-    # The first three test images show the first three patterns. Hide the last patch.
+    # The patterns take turns, so the first three images show the first three of them.
+    # Hide the last patch of each.
     for patches in cut_images(test_images[:3], cfg):
         context_embs = [context_encode(patch, jepa) for patch in patches[:3]]
         prediction = predict(average(context_embs), 3, jepa, cfg)
@@ -1064,9 +1060,8 @@ Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! 
 # An ablation leaves out parts of a method, to see what they do. Each row of ABLATION
 # changes some settings.
 
-# Without the stop-gradient, the context encoder makes the targets, too (section 6). The
-# evaluation uses the target encoder, so momentum 0 keeps it equal to the context
-# encoder.
+# Without the stop-gradient, the context encoder also makes the targets (section 6). The
+# evaluation uses the target encoder. Momentum 0 makes it a copy of the context encoder.
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
@@ -1086,25 +1081,26 @@ ABLATION = {
     "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
-# The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md),
-# without the trainings that diverged. `--collapse` trains one seed for 35 epochs, so
-# its numbers differ from these. Pred is the prediction error, dimensions is the
-# participation_ratio, sign is the share of the variance that the sign explains, and
-# 1-shot is the accuracy with one label per class. Chance is 25 %.
+# The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md).
+# Trainings that diverged are left out. `--collapse` trains one seed for 35 epochs, so
+# its numbers differ from these. The first columns say which parts are there. error is
+# the prediction error, dims is the participation_ratio, sign is the share of the
+# variance that the sign explains, and 1-shot is the accuracy with one label per class.
+# Chance is 25 %.
 #
-#                        stop-
-#  row                   gradient  EMA  Var    Cov     Pred  dimensions    sign   1-shot
-#  "untrained"                                                  2.5      68.9 %   68.2 %
-#  "everything"          yes       yes  yes    yes  0.00825     4.9      22.3 %   99.9 %
-#  "no prediction"       yes       yes  yes    yes  0.06511     5.6      47.8 %   77.7 %
-#  "no stop-gradient"    no        no   yes    yes  0.00066     1.3       0.6 %   80.1 %
-#  "no EMA"              yes       no   yes    yes  0.00862     5.3      24.7 %   99.8 %
-#  "no Var"              yes       yes  no     yes  0.00880     2.3       4.7 %   97.9 %
-#  "no Cov"              yes       yes  yes    no   0.10212     2.3      20.0 %   87.4 %
-#  "no Var, no Cov"      yes       yes  no     no   0.06278     2.5      13.8 %   96.8 %
-#  "no EMA, Var or Cov"  yes       no   no     no   0.03794     2.6      13.2 %   97.8 %
-#  "prediction alone"    no        no   no     no   0.00004   a point     8.0 %   43.8 %
-#  "strong Var"          no        no   strong yes  0.01093     4.7       1.3 %  100.0 %
+#                             stop-
+#  row                  Pred  grad.  EMA  Var     Cov    error     dims    sign   1-shot
+#  "untrained"                                                     2.5   68.9 %   68.2 %
+#  "everything"         yes   yes    yes  yes     yes  0.00825     4.9   22.3 %   99.9 %
+#  "no prediction"      no    yes    yes  yes     yes  0.06511     5.6   47.8 %   77.7 %
+#  "no stop-gradient"   yes   no     no   yes     yes  0.00066     1.3    0.6 %   80.1 %
+#  "no EMA"             yes   yes    no   yes     yes  0.00862     5.3   24.7 %   99.8 %
+#  "no Var"             yes   yes    yes  no      yes  0.00880     2.3    4.7 %   97.9 %
+#  "no Cov"             yes   yes    yes  yes     no   0.10212     2.3   20.0 %   87.4 %
+#  "no Var, no Cov"     yes   yes    yes  no      no   0.06278     2.5   13.8 %   96.8 %
+#  "no EMA, Var or Cov" yes   yes    no   no      no   0.03794     2.6   13.2 %   97.8 %
+#  "prediction alone"   yes   no     no   no      no   0.00004  a point   8.0 %   43.8 %
+#  "strong Var"         yes   no     no   strong  yes  0.01093     4.7    1.3 %  100.0 %
 #
 # The stop-gradient prevents collapse here. Compare "prediction alone" with "no EMA, Var
 # or Cov", and "no stop-gradient" with "no EMA". In each pair, only the second row has
@@ -1112,17 +1108,19 @@ ABLATION = {
 # Cov, to a line. (Close to the point, they still differ a little, and nearest_centroid
 # finds small differences, too. So 1-shot is above chance.)
 #
-# Why do Var and Cov not prevent the line? All dimensions have the standard deviation
-# 0.1 that Var asks for, and vary together. Each of the 6 * 5 covariances is then about
-# 0.01. Cov is the sum of their squares divided by 6, which is 5 * 0.01^2 = 0.0005. This
-# adds only 100 * 0.0005 = 0.05 to the loss. The line saves more than that: 75 * Pred is
-# 0.05 in "no stop-gradient", and 0.65 in "no EMA".
+# Why do Var and Cov not prevent the line? On a line, all dimensions can have the
+# standard deviation 0.1 that Var asks for, so Var costs nothing. Each of the 6 * 5
+# covariances is then 0.1 * 0.1 = 0.01, and Cov is 30 * 0.01^2 / 6 = 0.0005. With its
+# weight of 100, it costs 0.05. But the weighted error is 75 * 0.00066 = 0.05 in "no
+# stop-gradient", and 75 * 0.00862 = 0.65 in "no EMA". So the line saves 0.60 and costs
+# 0.05.
 #
 # Var and Cov make training reliable. Without Var, the worst of the 20 seeds has 75 %
-# 1-shot, and with everything 99 %. Without Cov, the embeddings and their gradients are
-# larger. With the EMA, 6 of 20 trainings then diverge in "no Cov", and 7 in "no Var, no
-# Cov". With half the learning rate, none does. But Var and Cov have a price: the sign
-# explains 24.7 % in "no EMA", and 13.2 % in "no EMA, Var or Cov".
+# 1-shot, and with everything 99 %. Without Cov, the embeddings and the gradients are
+# larger, and 6 of 20 trainings of "no Cov" and 7 of "no Var, no Cov" diverge. With half
+# the learning rate, or without the EMA, none does (we do not know why the EMA matters).
+# But Var and Cov have a price: the sign explains 24.7 % in "no EMA", and 13.2 % in "no
+# EMA, Var or Cov".
 #
 # A strong Var can replace the stop-gradient. Then the gradient also reaches the
 # targets, and removes the sign from them directly. But it fails more often: after 50

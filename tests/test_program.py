@@ -165,7 +165,7 @@ class Pages(unittest.TestCase):
             numbers = ([f"{value(row, 'Pred'):.5f}"] if value(row, "Pred") else []) + numbers
             self.assertRegex(source, f'#  "{row}" .*' + " +".join(numbers))
         for words in (*[f" {100 * row['1-shot'][1]:.0f} %" for row in (no_var, short)], f"{slow} of 1,000", recorded("study.txt", "no Cov")[1].split(": ")[1][:7],
-                      *["{:.2f} in \"{}\"".format(75 * value(row, "Pred"), row) for row in ("no EMA", "no stop-gradient")]):
+                      *["{0:.5f} = {1:.2f} in \"{2}\"".format(value(row, "Pred"), 75 * value(row, "Pred"), row) for row in ("no EMA", "no stop-gradient")]):
             self.assertIn(words, source.replace("\n#", ""))
         (halved, block), (_, other) = [recorded(name, "no Cov") for name in ("no_cov_lr.txt", "no_cov_no_ema.txt")]
         self.assertTrue(": 0 of 20 diverged" in block and ": 0 of 20 diverged" in other)
