@@ -590,7 +590,7 @@ def loss_and_gradients(batch, model, cfg):
     # Forward
     encoder = model["context_encoder"]
     predictor = model["predictor"]
-    # Without the stop-gradient (section 10), the context encoder makes the targets, too.
+    # Without the stop-gradient (section 10), the context encoder also makes targets.
     target_encoder = model["target_encoder"] if cfg.stop_gradient else encoder
     context_embs, context_cache = mlp_forward(encoder, context_patches)  # [n][D]
     target_embs, target_cache = mlp_forward(target_encoder, target_patches)  # [m][D]
