@@ -19,48 +19,51 @@ The predictor is given the mean of the context embeddings, and the position of t
 that it has to predict. The error is the mean squared difference between prediction and
 target.
 
-Gradient descent on this error trains the predictor and the context encoder. No gradient
-flows back through the target. This is called the stop-gradient. So the target encoder
-is not trained. It follows the context encoder: after every step, each of its weights
-becomes 95 % of its old value plus 5 % of the corresponding weight of the context
-encoder. Such a running average is called an exponential moving average (EMA). In large
-models it keeps the targets steady. In this toy, copying the context encoder after every
-step works about as well (section 10).
+Gradient descent trains the predictor and the context encoder to lower this error,
+together with two more terms, see below. No gradient flows back through the target. This
+is called the stop-gradient. So the target encoder is not trained. It follows the
+context encoder: after every step, each of its weights becomes 95 % of its old value
+plus 5 % of the corresponding weight of the context encoder. Such a running average is
+called an exponential moving average (EMA). In large models it keeps the targets steady.
+In this toy, copying the context encoder after every step works about as well (section
+10).
 
-What do the encoders learn? In our images, each patch shows a part of a pattern, and is
-multiplied by a random sign, 1 or -1. With -1, black and white are swapped. During
-training, the embeddings come to depend less on this sign:
+What do the encoders learn? Each of our images shows one of four patterns, such as a
+checkerboard, and each of its patches is multiplied by a random sign, 1 or -1. With -1,
+black and white are swapped. During training, the embeddings come to depend less on this
+sign:
 
 1. The sign of a visible patch says nothing about the hidden patch. A prediction that
    changes with that sign is worse on average, because the change has nothing to do with
    the target. So the gradient makes the predictor and the context encoder depend less
    on the sign.
-2. The target encoder follows, so a target depends less on the sign of its own patch.
-   The context cannot predict what this sign does to the target. As this part shrinks,
-   the error falls.
+2. The target encoder follows, so the targets depend less on the sign, too. This also
+   lowers the error: the sign of a hidden patch cannot be predicted, so whatever it
+   changes in the target is error.
 
 The pattern is kept. All patches of an image share it, so the context shows which
 pattern the hidden patch belongs to. But does it help to know the pattern, if the sign
 is unknown? Both signs are equally likely, so the best prediction is the mean of two
 embeddings, of the patch and of its negative. If the encoder were linear, the two would
-cancel, and their mean would be the same for all patterns. But the encoder has inner
-units with a ReLU, relu(a) = max(0, a). Before training their biases are 0. So if a
-patch gives a unit the value a, its negative gives -a, and relu(a) + relu(-a) = |a|,
-which depends on the pattern. So knowing the pattern lowers the error, and the gradient
-makes the context encoder tell the patterns apart. The target encoder follows.
+cancel up to its biases, and their mean would be the same for all patterns. But the
+encoder has inner units with a ReLU, relu(a) = max(0, a). Before training their biases
+are 0. So if a patch gives a unit the value a, its negative gives -a, and relu(a) +
+relu(-a) = |a|, which depends on the pattern. Later the biases change, but the sum still
+depends on a. So knowing the pattern lowers the error, and the gradient makes the
+context encoder tell the patterns apart. The target encoder follows.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and the error would be 0. This is
 called collapse. Suppose the gradient also flowed through the targets. Then training
-could lower the error by pulling the targets towards the predictions, until all are
-equal. With the stop-gradient, it can only improve the predictions of the targets as
-they are. Why this is enough is not fully understood. Section 10 measures that here it
-is.
+could lower the error by pulling the targets towards the predictions, until all targets
+are the same. With the stop-gradient, it can only improve the predictions of the targets
+as they are. Nobody fully understands why this is enough to prevent collapse. In the
+experiments of section 10, it is.
 
 The loss is a weighted sum of this error and two terms that also act against collapse.
 One asks each number of the embedding to vary from patch to patch. The other asks these
-numbers to be uncorrelated. Otherwise all of them could rise and fall together, and the
-embeddings would lie on a line. That is a collapse, too.
+numbers to be uncorrelated. If they all rose and fell together, the embeddings would lie
+on a line. That is a collapse, too.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
 trains it several times, with different parts left out.
@@ -101,8 +104,9 @@ class Config:
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # the variance loss asks each number for this std or more
-    stop_gradient: bool = True  # False: the context encoder also makes the targets
+    gamma: float = 0.1  # the variance loss raises the std of each number to this
+    # False: the context encoder also makes the targets, and is trained through them.
+    stop_gradient: bool = True
 
     def __post_init__(self):
         """Raise ValueError for a setting that is negative or nan."""
@@ -117,8 +121,8 @@ class Config:
 # sign, 1 or -1. All patches of an image belong to the same pattern, while the sign of
 # one patch says nothing about the other patches. So the encoders should keep the
 # pattern and drop the sign. Each image is also multiplied by a random contrast of 0.8
-# to 1. All patches share the contrast, so it helps to predict. Every pixel gets some
-# noise. The fourth pattern is grey, so signs do not change it.
+# to 1. All patches share the contrast, so the visible ones show that of the hidden one.
+# Every pixel gets some noise. The fourth pattern is grey, so signs do not change it.
 
 # Each pattern is a function of row and column that returns a pixel. The first is a ramp
 # from black on the left to white on the right, the second from black at the top to
@@ -177,7 +181,7 @@ def to_list(values):
         values = values.to_numpy()
     if hasattr(values, "tolist"):  # NumPy and PyTorch
         values = values.tolist()
-    # Labels can be NumPy or PyTorch scalars. Only plain values work as keys of a dict.
+    # A list may hold PyTorch scalars. Two equal ones would be different keys of a dict.
     return [item.tolist() if hasattr(item, "tolist") else item for item in values]
 
 
@@ -334,8 +338,8 @@ def mlp_backward(net, cache, dy, need_dx=False):
     # The 1s in h are constants and need no gradient. So we drop the bias row of W2
     # here, and the last number of each h_row below.
     W2 = net["W2"][:-1]  # [hidden][out], row j has the weights of hidden unit j
-    # dh is dy @ W2.T, and ReLU lets it pass where h is above 0. Elsewhere dz is 0, and
-    # we skip the dot product.
+    # The gradient of h would be dy @ W2.T: its number [r][j] is dot(dy[r], W2[j]). ReLU
+    # passes it on where h is above 0. Elsewhere dz is 0.
     dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
         dz_row = []
@@ -393,8 +397,8 @@ def mse_loss(predictions, targets):
 def centered_columns(embeddings):
     """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n].
 
-    A constant column becomes exactly 0. Otherwise v - mean could be a rounding error,
-    and section 8 would divide by its square.
+    A constant column becomes exactly 0, without rounding errors, because functions of
+    section 8 test if a variance is 0.
     """
     columns = []
     for column in transpose(embeddings):
@@ -451,7 +455,7 @@ def covariance_loss(embeddings):
     # C[i][j] and C[j][i] are both in the sum. That is another factor of 2. So
     # d loss / d column i = 4 / (D * (n - 1)) * sum over j of C[i][j] * column j,
     # where j = i adds nothing, because C[i][i] was set to 0.
-    # It sums to 0, too, so it is also the gradient for the columns before centering.
+    # This sums to 0. So, as in variance_loss, it is also the gradient before centering.
     n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
@@ -612,7 +616,8 @@ def loss_and_gradients(batch, model, cfg):
     )
     # The means are the first D numbers of the inputs, and the rest is the position.
     d_means = [row[: cfg.embed_dim] for row in d_inputs]  # [m][D]
-    # From means = mean_matrix @ context_embs, by the rule dW = X.T @ dY of section 3:
+    # means = mean_matrix @ context_embs has the form Y = X @ W of section 3, with the
+    # embeddings as W. So dW = X.T @ dY gives their gradient:
     d_context_embs = matmul(transpose(mean_matrix), d_means)  # [n][D]
     # The context embeddings enter all three terms, so three gradients add up.
     d_context_embs = add(d_context_embs, var_gradient, cfg.var_weight)
@@ -702,7 +707,8 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
             # Average over the images. The last batch can be smaller than the others.
             for term in losses:
                 losses[term] += batch_losses[term] * len(batch) / len(data)
-        if isnan(losses["loss"]) or losses["loss"] > 1e9:  # in the demo, below 10
+        # In the demo, the loss stays below 10.
+        if isnan(losses["loss"]) or losses["loss"] > 1e9:
             model.update(before)  # put the old weights back
             raise FloatingPointError(
                 f"training diverged in epoch {epoch}: "
@@ -764,7 +770,7 @@ def participation_ratio(embeddings):
         (v1 + ... + vD)^2 / (v1^2 + ... + vD^2).
     The sum of the eigenvalues is the trace of C. The sum of their squares is the trace
     of C @ C, which for a symmetric C is the sum of the squares of all its numbers. So
-    we need not compute them. If all embeddings are equal, return 0.
+    no eigenvalues have to be computed. If all embeddings are equal, return 0.
     """
     C = covariance(embeddings)
     squares = sum_of_squares(C)
@@ -822,10 +828,10 @@ def linear_probe(train_x, train_labels, x):
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
     # The function of a class is (x - mean of train_x) @ weights + constant. Let X be
-    # the centered train_x. Its columns sum to 0, so weights and constants do not affect
-    # each other. The best constant is the mean of the column of wanted. Half the
-    # squared error has this gradient with respect to the weights:
-    # X.T @ (X @ weights - wanted) = XtX @ weights - Xt_wanted.
+    # the centered train_x. Half the squared error has the gradient X.T @ (X @ weights +
+    # constants - wanted). The columns of X sum to 0. So X.T @ constants is 0 and drops
+    # out, and the gradient is XtX @ weights - Xt_wanted. The best constant of a class
+    # is the mean of its column of wanted, because X @ weights is 0 on average.
     X_T = centered_columns(train_x)  # [D][n]
     XtX = matmul(X_T, transpose(X_T))  # [D][D]
     Xt_wanted = matmul(X_T, wanted)  # [D][classes]
@@ -836,8 +842,8 @@ def linear_probe(train_x, train_labels, x):
     weights = scale(0.0, Xt_wanted)  # [D][classes], zeros to start from
     for _ in range(200):
         gradient = subtract(matmul(XtX, weights), Xt_wanted)
-        # A penalty of 0.005 / step * (sum of the squared weights) has the gradient 0.01
-        # / step * weights. A step along it shrinks the weights by 1 %.
+        # Each step also shrinks the weights by 1 %. This is the ridge penalty. Its size
+        # is (0.005 / step) * (sum of the squared weights).
         weights = add(scale(0.99, weights), gradient, -step)
     means = [average(train_x)] * len(x)  # [m][D], the same row m times
     constants = [average(wanted)] * len(x)  # [m][classes]
@@ -850,9 +856,9 @@ def linear_probe(train_x, train_labels, x):
 def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
     """Return the accuracy, 0 to 1, of a classifier that sees few labels.
 
-    The classifier takes and returns the same as nearest_centroid. In each trial it is
-    given `shots` random rows of each class of x [n][D], with their labels. It has to
-    find the labels of all other rows.
+    The classifier is a function with the arguments and the result of nearest_centroid.
+    In each trial it is given `shots` random rows of each class of x [n][D], with their
+    labels. It has to find the labels of all other rows.
     """
     classes = group_rows(to_rows(x, "x"), labels)
     for label, rows in classes.items():
@@ -901,9 +907,9 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     - the share of the variance of the patch vectors that the pattern explains
     - the share that the sign explains beyond pattern and position
 
-    The sign is judged at each position. In h_gradient, the sign -1 makes left patches
-    lighter and right patches darker. Over all positions, patches of both signs have the
-    same mean, and the sign would seem to explain nothing.
+    The sign is judged at each position, because its effect differs between positions:
+    in h_gradient, the sign -1 makes left patches lighter and right patches darker. In a
+    mean over positions, these changes would partly cancel.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -1006,7 +1012,7 @@ Embeddings for different patterns:""")
             cosine = dot(a, b) / (hypot(*a) * hypot(*b) + 1e-300)
             line += f"{cosine:12.3f}"
         print(line)
-    print("A similarity near 1 means almost the same direction.")
+    print("Different patterns should have similarities well below 1.")
 
     print("""
 Hidden patches, and the two clean patches with embeddings nearest to the prediction.
@@ -1015,8 +1021,8 @@ The sign is unknown, so these two should be the hidden patch and its negative.""
     # Add the negatives. The patch of "uniform" is grey, so it is its own negative.
     candidates = clean + scale(-1.0, clean[:3])
     pictures = []
-    # The patterns take turns, so the first three images show the first three of them.
-    # Hide the last patch of each.
+    # The patterns take turns, so the first three images show the three patterns that
+    # are not grey. Hide the last patch of each.
     for patches in cut_images(test_images[:3], cfg):
         context_embs = [context_encode(patch, jepa) for patch in patches[:3]]
         prediction = predict(average(context_embs), 3, jepa, cfg)
@@ -1049,8 +1055,8 @@ The sign is unknown, so these two should be the hidden patch and its negative.""
         probes[name] = 100 * probe
     print(f"""
 'no prediction' is trained on Var and Cov alone. 'sign' is what the sign explains beyond
-pattern and position. JEPA should have a lower 'sign' than 'untrained' and 'no
-prediction', and higher values in the other columns.
+pattern and position. Compared with 'untrained' and 'no prediction', JEPA should have a
+lower 'sign', and more in the other columns.
 
 Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! \
 (untrained encoder: {probes['untrained']:.4g}%)""")
@@ -1083,13 +1089,14 @@ ABLATION = {
 
 # The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md).
 # Trainings that diverged are left out. `--collapse` trains one seed for 35 epochs, so
-# its numbers differ from these. The first columns say which parts are there. error is
-# the prediction error, dims is the participation_ratio, sign is the share of the
+# its numbers differ from these. The first columns say which parts are used. Pred is the
+# prediction error, dimensions is the participation_ratio, sign is the share of the
 # variance that the sign explains, and 1-shot is the accuracy with one label per class.
-# Chance is 25 %.
+# Chance is 25 %. In "no prediction" the predictor is not trained, so its Pred means
+# nothing.
 #
-#                             stop-
-#  row                  Pred  grad.  EMA  Var     Cov    error     dims    sign   1-shot
+#                       uses  stop-
+#  row                  Pred  grad.  EMA  Var     Cov     Pred  dimens.    sign   1-shot
 #  "untrained"                                                     2.5   68.9 %   68.2 %
 #  "everything"         yes   yes    yes  yes     yes  0.00825     4.9   22.3 %   99.9 %
 #  "no prediction"      no    yes    yes  yes     yes  0.06511     5.6   47.8 %   77.7 %
@@ -1113,7 +1120,8 @@ ABLATION = {
 # covariances is then 0.1 * 0.1 = 0.01, and Cov is 30 * 0.01^2 / 6 = 0.0005. With its
 # weight of 100, it costs 0.05. But the weighted error is 75 * 0.00066 = 0.05 in "no
 # stop-gradient", and 75 * 0.00862 = 0.65 in "no EMA". So the line saves 0.60 and costs
-# 0.05.
+# 0.05. With the standard deviation 0.4 that "strong Var" asks for, it would cost 100 *
+# 30 * 0.16^2 / 6 = 12.8.
 #
 # Var and Cov make training reliable. Without Var, the worst of the 20 seeds has 75 %
 # 1-shot, and with everything 99 %. Without Cov, the embeddings and the gradients are
@@ -1200,5 +1208,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(130)  # as other programs do after Ctrl-C
     except BrokenPipeError:  # the program that read our output, like `head`, has ended
-        sys.stdout = None  # otherwise Python would write to it once more
+        sys.stdout = None  # otherwise Python would write to it again at exit
         sys.exit(1)
