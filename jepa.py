@@ -19,51 +19,51 @@ The predictor is given the mean of the context embeddings, and the position of t
 that it has to predict. The error is the mean squared difference between prediction and
 target.
 
-Gradient descent trains the predictor and the context encoder to lower this error,
-together with two more terms, see below. No gradient flows back through the target. This
-is called the stop-gradient. So the target encoder is not trained. It follows the
-context encoder: after every step, each of its weights becomes 95 % of its old value
-plus 5 % of the corresponding weight of the context encoder. Such a running average is
-called an exponential moving average (EMA). In large models it keeps the targets steady.
-In this toy, copying the context encoder after every step works about as well (section
-10).
+Gradient descent trains the predictor and the context encoder. It lowers this error,
+together with two more terms, which are explained below. No gradient flows back through
+the target, which is called the stop-gradient. So the target encoder is not trained.
+Instead, the target encoder follows the context encoder: after every step, each of its
+weights becomes 95 % of its old value plus 5 % of the corresponding weight of the
+context encoder. Such a running average is called an exponential moving average (EMA).
+In large models, the EMA keeps the targets steady. In this toy, copying the context
+encoder after every step works about as well (section 10).
 
 What do the encoders learn? Each of our images shows one of four patterns, such as a
-checkerboard, and each of its patches is multiplied by a random sign, 1 or -1. With -1,
-black and white are swapped. During training, the embeddings come to depend less on this
-sign:
+checkerboard, and each patch is multiplied by a random sign, 1 or -1. With -1, black and
+white are swapped. During training, the embeddings come to depend less on this sign:
 
 1. The sign of a visible patch says nothing about the hidden patch. A prediction that
    changes with that sign is worse on average, because the change has nothing to do with
    the target. So the gradient makes the predictor and the context encoder depend less
    on the sign.
-2. The target encoder follows, so the targets depend less on the sign, too. This also
-   lowers the error: the sign of a hidden patch cannot be predicted, so whatever it
-   changes in the target is error.
+2. The target encoder follows the context encoder. So the targets depend less on the
+   sign, too, and the error falls: nobody can predict the sign of a hidden patch, so a
+   change in the target that comes from the sign is error.
 
 The pattern is kept. All patches of an image share it, so the context shows which
 pattern the hidden patch belongs to. But does it help to know the pattern, if the sign
 is unknown? Both signs are equally likely, so the best prediction is the mean of two
-embeddings, of the patch and of its negative. If the encoder were linear, the two would
-cancel up to its biases, and their mean would be the same for all patterns. But the
-encoder has inner units with a ReLU, relu(a) = max(0, a). Before training their biases
-are 0. So if a patch gives a unit the value a, its negative gives -a, and relu(a) +
-relu(-a) = |a|, which depends on the pattern. Later the biases change, but the sum still
-depends on a. So knowing the pattern lowers the error, and the gradient makes the
-context encoder tell the patterns apart. The target encoder follows.
+embeddings, of the patch and of its negative. If the encoder were linear, these two
+embeddings would cancel up to the biases, and their mean would be the same for all
+patterns. But the encoder has inner units with a ReLU, relu(a) = max(0, a). Before
+training, the biases are 0. So if a patch gives a unit the value a, the negative of the
+patch gives -a, and relu(a) + relu(-a) = |a|, which depends on the pattern. Later the
+biases change, but the sum still depends on a. So knowing the pattern lowers the error,
+and the gradient makes the context encoder tell the patterns apart. The target encoder
+follows.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and the error would be 0. This is
 called collapse. Suppose the gradient also flowed through the targets. Then training
 could lower the error by pulling the targets towards the predictions, until all targets
-are the same. With the stop-gradient, it can only improve the predictions of the targets
-as they are. Nobody fully understands why this is enough to prevent collapse. In the
-experiments of section 10, it is.
+are the same. With the stop-gradient, training can only improve the predictions of the
+targets as they are. Nobody fully understands why the stop-gradient is enough to prevent
+collapse. In the experiments of section 10, it is enough.
 
-The loss is a weighted sum of this error and two terms that also act against collapse.
-One asks each number of the embedding to vary from patch to patch. The other asks these
-numbers to be uncorrelated. If they all rose and fell together, the embeddings would lie
-on a line. That is a collapse, too.
+The two more terms also act against collapse. One asks each number of the embedding to
+vary from patch to patch. The other asks these numbers to be uncorrelated. If all
+numbers rose and fell together, the embeddings would lie on a line. That is a second
+kind of collapse.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
 trains it several times, with different parts left out.
@@ -104,7 +104,7 @@ class Config:
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # the variance loss raises the std of each number to this
+    gamma: float = 0.1  # the variance loss raises the std of each number to gamma
     # False: the context encoder also makes the targets, and is trained through them.
     stop_gradient: bool = True
 
@@ -121,8 +121,9 @@ class Config:
 # sign, 1 or -1. All patches of an image belong to the same pattern, while the sign of
 # one patch says nothing about the other patches. So the encoders should keep the
 # pattern and drop the sign. Each image is also multiplied by a random contrast of 0.8
-# to 1. All patches share the contrast, so the visible ones show that of the hidden one.
-# Every pixel gets some noise. The fourth pattern is grey, so signs do not change it.
+# to 1. All patches share the contrast, so the visible patches show the contrast of the
+# hidden patch. Every pixel gets some noise. The fourth pattern is grey, so signs do not
+# change it.
 
 # Each pattern is a function of row and column that returns a pixel. The first is a ramp
 # from black on the left to white on the right, the second from black at the top to
@@ -375,7 +376,7 @@ def init_model(cfg, rng):
 
 # ---- 4. The losses, each with its gradient -------------------------------------------
 # Two loss terms of another method, VICReg (Bardes, Ponce and LeCun 2022), work against
-# collapse. They act on the context embeddings of a batch, and the target encoder
+# collapse. Both act on the context embeddings of a batch, and the target encoder
 # follows. The variance loss asks every dimension, that is, each of the D numbers of an
 # embedding, to vary. The covariance loss asks the dimensions to be uncorrelated, so
 # that the embeddings do not lie on a line.
@@ -452,10 +453,10 @@ def covariance_loss(embeddings):
     loss = sum_of_squares(C) / D
     # d loss / d C[i][j] = 2 C[i][j] / D.
     # d C[i][j] / d column i = column j / (n - 1).
-    # C[i][j] and C[j][i] are both in the sum. That is another factor of 2. So
+    # C[i][j] and C[j][i] are both in the sum, which gives another factor of 2. So
     # d loss / d column i = 4 / (D * (n - 1)) * sum over j of C[i][j] * column j,
     # where j = i adds nothing, because C[i][i] was set to 0.
-    # This sums to 0. So, as in variance_loss, it is also the gradient before centering.
+    # This gradient sums to 0. So, as in variance_loss, centering does not change it.
     n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
@@ -463,8 +464,8 @@ def covariance_loss(embeddings):
 
 # ---- 5. The forward pass of one image ------------------------------------------------
 # This is a JEPA in its simplest form: one image, and no gradients. The model is an
-# optional argument, so that you can try the functions without training. If you leave it
-# out, they use MODEL, which has random weights.
+# optional argument, so that you can try the functions without training. Without
+# the argument, they use MODEL, which has random weights.
 
 MODEL = init_model(Config(), Random(0))
 
@@ -551,8 +552,8 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
 
 
 # ---- 6. The heart: a batch, forward and backward -------------------------------------
-# This is the computation of jepa_forward again, for a batch of images, with all three
-# losses and their gradients. Training calls this, not jepa_forward.
+# This section repeats the computation of jepa_forward for a batch of images, with all
+# three losses and their gradients. Training calls loss_and_gradients, not jepa_forward.
 
 
 def loss_and_gradients(batch, model, cfg):
@@ -579,11 +580,11 @@ def loss_and_gradients(batch, model, cfg):
             positions.append(one_hot(i, cfg.num_patches))
 
     # For each target patch, the predictor needs the mean of the context embeddings of
-    # the same image. We write it as a matrix product, mean_matrix @ context_embs,
-    # because we know how to go backward through that. If a batch has two images of
-    # three context patches each, a row of mean_matrix is [1/3, 1/3, 1/3, 0, 0, 0] for a
-    # target patch of the first image, and [0, 0, 0, 1/3, 1/3, 1/3] for one of the
-    # second.
+    # the same image. We write the means as a matrix product, mean_matrix @
+    # context_embs, because we know how to go backward through a matrix product. If a
+    # batch has two images of three context patches each, a row of mean_matrix is [1/3,
+    # 1/3, 1/3, 0, 0, 0] for a target patch of the first image, and [0, 0, 0, 1/3, 1/3,
+    # 1/3] for one of the second.
     mean_matrix = []  # [m][n]
     for target_index in image_of_target:
         num_context = image_of_context.count(target_index)
@@ -627,8 +628,9 @@ def loss_and_gradients(batch, model, cfg):
     # One call is missing here on purpose: the backward pass of the target encoder. Its
     # output is taken as given, like a label. This is the stop-gradient.
 
-    # Without the stop-gradient, the context encoder also made the targets. So it gets a
-    # second gradient, which moves the targets towards the predictions.
+    # Without the stop-gradient, the context encoder also made the targets. Then the
+    # context encoder gets a second gradient, which moves the targets towards the
+    # predictions.
     if not cfg.stop_gradient:
         # The error depends only on prediction - target. So d_target_embs is
         # -d_predictions.
@@ -663,8 +665,9 @@ def ema_update(momentum=Config.ema_momentum, model=MODEL):
 def round_weights(net):
     """Round the weights of a network to six decimals, in place.
 
-    This is not part of the method. It makes results repeatable in practice: versions of
-    Python differ in the last bit of a sum, and training would amplify the difference.
+    Rounding is not part of the method. It makes results repeatable in practice:
+    versions of Python differ in the last bit of a sum, and training would amplify the
+    difference.
     """
     for layer, weights in net.items():
         net[layer] = [[round(weight, 6) for weight in row] for row in weights]
@@ -764,7 +767,7 @@ def embedding_std(embeddings):
 def participation_ratio(embeddings):
     """Return the effective number of dimensions of embeddings [n][D].
 
-    It is 1 if the embeddings lie on a line, and D if they vary equally in all
+    The result is 1 for embeddings on a line, and D if they vary equally in all
     directions. Let v1, ..., vD be the eigenvalues of the covariance matrix C, which are
     the variances along its principal axes. Return
         (v1 + ... + vD)^2 / (v1^2 + ... + vD^2).
@@ -817,10 +820,10 @@ def linear_probe(train_x, train_labels, x):
     """Return a label for each row of x [m][D], by ridge regression on train_x [n][D].
 
     A linear probe tests how much a linear function can read from embeddings. Each class
-    gets a linear function. It should be 1 on the rows of the class, and 0 on the
+    gets a linear function, which should be 1 on the rows of the class and 0 on the
     others. A row gets the label whose function is largest. Ridge regression is linear
-    regression with a penalty on large weights. Here it is approximate, because gradient
-    descent stops after 200 steps.
+    regression with a penalty on large weights. The solution here is approximate,
+    because gradient descent stops after 200 steps.
     """
     train_x = to_rows(train_x, "train_x")
     x = to_rows(x, "x")
@@ -842,8 +845,8 @@ def linear_probe(train_x, train_labels, x):
     weights = scale(0.0, Xt_wanted)  # [D][classes], zeros to start from
     for _ in range(200):
         gradient = subtract(matmul(XtX, weights), Xt_wanted)
-        # Each step also shrinks the weights by 1 %. This is the ridge penalty. Its size
-        # is (0.005 / step) * (sum of the squared weights).
+        # Each step also shrinks the weights by 1 %. This shrinking is the ridge
+        # penalty, (0.005 / step) * (sum of the squared weights).
         weights = add(scale(0.99, weights), gradient, -step)
     means = [average(train_x)] * len(x)  # [m][D], the same row m times
     constants = [average(wanted)] * len(x)  # [m][classes]
@@ -858,7 +861,7 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
 
     The classifier is a function with the arguments and the result of nearest_centroid.
     In each trial it is given `shots` random rows of each class of x [n][D], with their
-    labels. It has to find the labels of all other rows.
+    labels. The classifier has to find the labels of all other rows.
     """
     classes = group_rows(to_rows(x, "x"), labels)
     for label, rows in classes.items():
@@ -900,7 +903,7 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     """Measure how much vectors reveal about patterns and signs.
 
     image_vectors [N][k] has a vector for each image, and patch_vectors [N*K][m] has one
-    for each of its patches. They are embeddings, or pixels for comparison. Return
+    for each of its patches. The vectors are embeddings or pixels. Return
 
     - the accuracy of nearest_centroid with one label per class
     - the accuracy of linear_probe with 50 labels per class
@@ -994,7 +997,7 @@ R2: 1 for perfect prediction, 0 for always predicting the mean target
             print(line.replace("nan", "-"), flush=True)  # R2 may be nan
 
     # For each model of the demo we make a new Random(seed), and train() first draws the
-    # weights from it. So all of them start from the same weights.
+    # weights from it. So all models start from the same weights.
     jepa, _ = train(images, cfg, Random(seed), on_epoch=report)
     print("""
 Representation Quality Test
@@ -1067,7 +1070,8 @@ Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! 
 # changes some settings.
 
 # Without the stop-gradient, the context encoder also makes the targets (section 6). The
-# evaluation uses the target encoder. Momentum 0 makes it a copy of the context encoder.
+# evaluation uses the target encoder. With momentum 0, the target encoder is a copy of
+# the context encoder.
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
@@ -1111,17 +1115,17 @@ ABLATION = {
 #
 # The stop-gradient prevents collapse here. Compare "prediction alone" with "no EMA, Var
 # or Cov", and "no stop-gradient" with "no EMA". In each pair, only the second row has
-# the stop-gradient. Without it, the embeddings come close to a point, or, with Var and
-# Cov, to a line. (Close to the point, they still differ a little, and nearest_centroid
-# finds small differences, too. So 1-shot is above chance.)
+# the stop-gradient. Without the stop-gradient, the embeddings come close to a point,
+# or, with Var and Cov, to a line. (Embeddings close to a point still differ a little,
+# and nearest_centroid finds small differences, too. So 1-shot is above chance.)
 #
 # Why do Var and Cov not prevent the line? On a line, all dimensions can have the
 # standard deviation 0.1 that Var asks for, so Var costs nothing. Each of the 6 * 5
 # covariances is then 0.1 * 0.1 = 0.01, and Cov is 30 * 0.01^2 / 6 = 0.0005. With its
-# weight of 100, it costs 0.05. But the weighted error is 75 * 0.00066 = 0.05 in "no
+# weight of 100, Cov costs 0.05. But the weighted error is 75 * 0.00066 = 0.05 in "no
 # stop-gradient", and 75 * 0.00862 = 0.65 in "no EMA". So the line saves 0.60 and costs
-# 0.05. With the standard deviation 0.4 that "strong Var" asks for, it would cost 100 *
-# 30 * 0.16^2 / 6 = 12.8.
+# 0.05. With the standard deviation 0.4 that "strong Var" asks for, a line would cost
+# 100 * 30 * 0.16^2 / 6 = 12.8.
 #
 # Var and Cov make training reliable. Without Var, the worst of the 20 seeds has 75 %
 # 1-shot, and with everything 99 %. Without Cov, the embeddings and the gradients are
@@ -1131,8 +1135,9 @@ ABLATION = {
 # EMA, Var or Cov".
 #
 # A strong Var can replace the stop-gradient. Then the gradient also reaches the
-# targets, and removes the sign from them directly. But it fails more often: after 50
-# epochs, 15 of 1,000 seeds are below 95 % 1-shot. With everything, it is 1 of 1,000.
+# targets, and removes the sign from them directly. But training fails more often: after
+# 50 epochs, 15 of 1,000 seeds are below 95 % 1-shot. With everything, 1 is, and 1
+# diverges.
 
 
 def collapse(cfg, seed):
