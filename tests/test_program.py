@@ -161,8 +161,8 @@ class Pages(unittest.TestCase):
         source = read("jepa.py")
         value = lambda row, figure: recorded("study.txt", row.replace("everything", "JEPA"))[0].get(figure, (0,))[0]
         for row in jepa.ABLATION:
-            numbers = [f"({value(row, 'dimensions'):.1f}|a point)", *[f"{100 * value(row, figure):.1f} %" for figure in ("sign", "1-shot")]]
-            numbers = ([f"{value(row, 'Pred'):.5f}"] if value(row, "Pred") else []) + numbers
+            numbers = ["-" if row == "prediction alone" else f"{value(row, 'dimensions'):.1f}", *[f"{100 * value(row, figure):.1f} %" for figure in ("sign", "1-shot")]]
+            numbers = ([f"{value(row, 'Pred'):.5f}"] if row not in ("untrained", "no prediction") else []) + numbers
             self.assertRegex(source, f'#  "{row}" .*' + " +".join(numbers))
         for words in (*[f" {100 * row['1-shot'][1]:.0f} %" for row in (no_var, short)], f"{slow} of 1,000", recorded("study.txt", "no Cov")[1].split(": ")[1][:7],
                       *["{0:.5f} = {1:.2f} in \"{2}\"".format(value(row, "Pred"), 75 * value(row, "Pred"), row) for row in ("no EMA", "no stop-gradient")]):
