@@ -1120,7 +1120,7 @@ ABLATION = {
 # covariances is then 0.1 * 0.1 = 0.01, and Cov is 30 * 0.01^2 / 6 = 0.0005. With its
 # weight of 100, Cov costs 0.05. The weighted error is 75 * 0.00066 = 0.05 in "no
 # stop-gradient", and 75 * 0.00862 = 0.65 in "no EMA". So compared with "no EMA", the
-# line saves 0.60 in the error, and costs at most 0.05 in Cov. With the standard
+# line saves 0.60 in the error, and costs about 0.05 in Cov. With the standard
 # deviation 0.4 that "strong Var" asks for, a line would cost 100 * 30 * 0.16^2 / 6 =
 # 12.8.
 #
