@@ -37,20 +37,21 @@ white are swapped. During training, the embeddings come to depend less on this s
    the target. So the gradient makes the predictor and the context encoder depend less
    on the sign.
 2. The target encoder follows the context encoder. So the targets depend less on the
-   sign, too. The error falls, because nobody can predict the sign of a hidden patch,
-   and whatever the sign changes in the target is error.
+   sign, too. The error falls, because the part of a target that depends on its own sign
+   cannot be predicted.
 
 The pattern is kept. All patches of an image share it, so the context shows which
 pattern the hidden patch belongs to. But does it help to know the pattern, if the sign
 is unknown? Both signs are equally likely, so the best prediction is the mean of two
 embeddings: that of the patch and that of its negative. If the encoder were linear,
-these two embeddings would cancel up to the biases, and their mean would be the same for
-all patterns. But the encoder has inner units with a ReLU, relu(a) = max(0, a). Before
-training, the biases are 0. So if a patch gives a unit the value a, the negative of the
-patch gives -a, and relu(a) + relu(-a) = |a|, which depends on the pattern. With a bias
-b, the sum still depends on a wherever |a| is larger than |b|. So knowing the pattern
-lowers the error, and the gradient makes the context encoder tell the patterns apart.
-The target encoder follows.
+these two embeddings would be +v and -v, plus the same bias. So their mean would be just
+the bias, for every pattern. But the encoder has inner units with a ReLU, relu(a) =
+max(0, a). Before training, the biases are 0. So if a patch gives a unit the value a,
+the negative of the patch gives -a, and relu(a) + relu(-a) = |a|, which depends on the
+pattern. With a bias b, the sum is relu(b + a) + relu(b - a). If |a| is larger than |b|,
+this is |a| + b, which still depends on a. So knowing the pattern lowers the error, and
+the gradient makes the context encoder tell the patterns apart. The target encoder
+follows.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and the error would be 0. This is
@@ -104,9 +105,9 @@ class Config:
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # the variance loss raises the std of each number to gamma
-    # True: nothing is trained through the targets. False: the context encoder also
-    # makes the targets, and is trained through them.
+    gamma: float = 0.1  # the variance loss is 0 once each number has this std
+    # True: no gradient flows through the targets. False: the context encoder also makes
+    # the targets, and gradients flow through both.
     stop_gradient: bool = True
 
     def __post_init__(self):
@@ -182,8 +183,8 @@ def to_list(values):
         values = values.to_numpy()
     if hasattr(values, "tolist"):  # NumPy and PyTorch
         values = values.tolist()
-    # Labels may be PyTorch scalars. Two equal ones would be two keys of a dict, so they
-    # become plain numbers.
+    # PyTorch scalars hash by identity, so group_rows would put two equal labels into
+    # two groups. Plain numbers avoid that.
     return [item.tolist() if hasattr(item, "tolist") else item for item in values]
 
 
@@ -191,7 +192,7 @@ def to_rows(values, name):
     """Return a table of numbers as a list of rows of floats [n][k].
 
     Raise ValueError unless all numbers are finite and all rows have the same length.
-    Error messages call the table `name`.
+    `name` is what error messages call the table.
     """
     try:
         rows = [[float(value) for value in to_list(row)] for row in to_list(values)]
@@ -339,7 +340,7 @@ def mlp_backward(net, cache, dy, need_dx=False):
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
     # The 1s in h are constants and need no gradient. So we drop the bias row of W2
     # here, and the last number of each h_row below.
-    W2 = net["W2"][:-1]  # [hidden][out], row j has the weights of hidden unit j
+    W2 = net["W2"][:-1]  # [hidden][out], row j: from hidden unit j to the outputs
     # The gradient of h is dy @ W2.T, so its number [r][j] is dot(dy[r], W2[j]). We need
     # it only where ReLU passes it on, where h is above 0. Elsewhere dz is 0.
     dz = []  # [n][hidden]
@@ -400,7 +401,7 @@ def centered_columns(embeddings):
     """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n].
 
     Rounding could leave tiny numbers in a constant column. Such a column is set to 0,
-    so that participation_ratio and explained_variance can test if a variance is 0.
+    so that the functions of section 8 can compare a variance with exactly 0.
     """
     columns = []
     for column in transpose(embeddings):
@@ -457,8 +458,8 @@ def covariance_loss(embeddings):
     # C[i][j] and C[j][i] are both in the sum, which gives another factor of 2. So
     # d loss / d column i = 4 / (D * (n - 1)) * sum over j of C[i][j] * column j,
     # where j = i adds nothing, because C[i][i] was set to 0.
-    # Over n, this gradient sums to 0. So, as in variance_loss, it is also the gradient
-    # before centering.
+    # Each row of this gradient sums to 0. So, as in variance_loss, it is also the
+    # gradient with respect to the columns before centering.
     n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
@@ -475,7 +476,7 @@ MODEL = init_model(Config(), Random(0))
 def run_network(net, x, name):
     """Return the output [out] of a network for one input [in].
 
-    Error messages call the input `name`.
+    `name` is what error messages call the input.
     """
     outputs, _ = mlp_forward(net, to_rows([x], name))
     return outputs[0]
@@ -567,9 +568,9 @@ def loss_and_gradients(batch, model, cfg):
     """
     # Gather the patches of all images: n context patches and m target patches.
     context_patches = []  # [n][P]
-    image_of_context = []  # [n], the number of the image of each context patch
+    image_of_context = []  # [n], the index of the image of each context patch
     target_patches = []  # [m][P]
-    image_of_target = []  # [m], the number of the image of each target patch
+    image_of_target = []  # [m], the index of the image of each target patch
     positions = []  # [m][K], one-hot
     for index, (patches, context_mask, target_mask) in enumerate(batch):
         check_masks(context_mask, target_mask, cfg.num_patches)
@@ -588,9 +589,9 @@ def loss_and_gradients(batch, model, cfg):
     # 1/3, 1/3, 0, 0, 0] for a target patch of the first image, and [0, 0, 0, 1/3, 1/3,
     # 1/3] for one of the second.
     mean_matrix = []  # [m][n]
-    for image_number in image_of_target:
-        share = 1.0 / image_of_context.count(image_number)
-        row = [share if number == image_number else 0.0 for number in image_of_context]
+    for image_index in image_of_target:
+        share = 1.0 / image_of_context.count(image_index)
+        row = [share if index == image_index else 0.0 for index in image_of_context]
         mean_matrix.append(row)
 
     # Forward
@@ -709,7 +710,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
             # Average over the images. The last batch can be smaller than the others.
             for term in losses:
                 losses[term] += batch_losses[term] * len(batch) / len(data)
-        # This is far above any healthy loss: that of the demo stays below 10.
+        # 1e9 is far above any healthy loss. In the demo, the loss stays below 10.
         if isnan(losses["loss"]) or losses["loss"] > 1e9:
             model.update(before)  # put the old weights back
             raise FloatingPointError(
@@ -829,8 +830,9 @@ def linear_probe(train_x, train_labels, x):
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
-    # Minimize |X @ weights + constant - wanted|^2 / 2, where X is the centered train_x.
-    #     gradient for the weights = X.T @ X @ weights - X.T @ wanted
+    # Minimize |X @ weights + constant - wanted|^2 / 2 + penalty * |weights|^2, where X
+    # is the centered train_x. Without the penalty, the gradient for the weights is
+    #     X.T @ X @ weights - X.T @ wanted.
     # The constant is not in it, because the columns of X sum to 0. For the same reason,
     # the best constant of each class is the mean of its column of wanted.
     X_T = centered_columns(train_x)  # [D][n]
@@ -843,22 +845,21 @@ def linear_probe(train_x, train_labels, x):
     weights = scale(0.0, Xt_wanted)  # [D][classes], zeros to start from
     for _ in range(200):
         gradient = subtract(matmul(XtX, weights), Xt_wanted)
-        # Each step also shrinks the weights by 1 %. This is a step on the ridge
-        # penalty, (0.005 / step) * (sum of the squared weights).
+        # The factor 0.99 is a step on the penalty, with penalty = 0.005 / step.
         weights = add(scale(0.99, weights), gradient, -step)
     means = [average(train_x)] * len(x)  # [m][D], the same row m times
     constants = [average(wanted)] * len(x)  # [m][classes]
     centered = subtract(x, means)  # [m][D]
     values = add(matmul(centered, weights), constants)  # [m][classes]
-    # Of each row, take the class with the largest value.
+    # For each row, take the class with the largest value.
     return [classes[row.index(max(row))] for row in values]
 
 
 def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
     """Return the accuracy, 0 to 1, of a classifier that sees few labels.
 
-    The classifier is a function that is called as nearest_centroid is, and returns
-    labels. In each trial it is given `shots` random rows of each class of x [n][D],
+    The classifier takes the same arguments as nearest_centroid, and also returns a list
+    of labels. In each trial it is given `shots` random rows of each class of x [n][D],
     with their labels. The classifier has to find the labels of all other rows.
     """
     classes = group_rows(to_rows(x, "x"), labels)
@@ -1093,7 +1094,8 @@ ABLATION = {
 # Trainings that diverged are left out. `--collapse` trains one seed for 35 epochs, so
 # its numbers differ from these. error is the prediction error, dims is the
 # participation_ratio, sign is the share of the variance that the sign explains, and
-# 1-shot is the accuracy with one label per class. Chance is 25 %.
+# 1-shot is the accuracy with one label per class. Chance is 25 %. A dash means that the
+# number says nothing.
 #
 #                       |-------- parts used --------|  |---------- results ---------|
 #  row                  Pred  stop-g. EMA  Var    Cov    error     dims    sign   1-shot
@@ -1111,25 +1113,28 @@ ABLATION = {
 #
 # The stop-gradient prevents collapse here. Compare "prediction alone" with "no EMA, Var
 # or Cov", and "no stop-gradient" with "no EMA". In each pair, only the second row has
-# the stop-gradient. Without the stop-gradient, the embeddings come close to a point,
-# or, with Var and Cov, to a line. (Embeddings close to a point still differ a little,
-# and nearest_centroid finds small differences, too. So 1-shot is above chance.)
+# the stop-gradient. In all four rows the target encoder equals the context encoder, so
+# the rows of a pair compute the same targets, and differ only in the gradient. Without
+# the stop-gradient, the embeddings come close to a point, or, with Var and Cov, to a
+# line. (Embeddings close to a point still differ a little, and nearest_centroid finds
+# small differences, too. So 1-shot is above chance.)
 #
 # Why do Var and Cov not prevent the line? On a line, all dimensions can have the
 # standard deviation 0.1 that Var asks for, so Var costs nothing. Each of the 6 * 5
 # covariances is then 0.1 * 0.1 = 0.01, and Cov is 30 * 0.01^2 / 6 = 0.0005. With its
 # weight of 100, Cov costs 0.05. The weighted error is 75 * 0.00066 = 0.05 in "no
 # stop-gradient", and 75 * 0.00862 = 0.65 in "no EMA". So compared with "no EMA", the
-# line saves 0.60 in the error, and costs about 0.05 in Cov. With the standard
-# deviation 0.4 that "strong Var" asks for, a line would cost 100 * 30 * 0.16^2 / 6 =
-# 12.8.
+# line saves 0.60 in the error, and costs about 0.05 in Cov. With the standard deviation
+# 0.4 that "strong Var" asks for, each covariance would be 0.16, and a line would cost
+# 100 * 30 * 0.16^2 / 6 = 12.8, far more than it could save.
 #
 # Var and Cov make training reliable. Without Var, the worst of the 20 seeds reaches a
 # 1-shot accuracy of 75 %, and with everything 99 %. Without Cov, the embeddings and the
 # gradients are larger, and 6 of 20 trainings of "no Cov" and 7 of "no Var, no Cov"
-# diverge. With half the learning rate, or without the EMA, none of them does (we do not
-# know why the EMA matters). But Var has a price: the sign explains 22.3 % with
-# everything, and 4.7 % without Var. Perhaps the sign is an easy way to vary.
+# diverge. With half the learning rate, no training of these rows diverges. Without the
+# EMA, none does either (we do not know why). But Var has a price: the sign explains
+# 22.3 % with everything, and 4.7 % without Var. Perhaps depending on the sign is the
+# easiest way to vary as much as Var asks for.
 #
 # A strong Var can replace the stop-gradient. Then the gradient also reaches the
 # targets, and removes the sign from them directly. But training fails more often: after
@@ -1195,7 +1200,7 @@ def main():
     if options.seed < 0:  # Random(-1) would be the same as Random(1)
         parser.error("--seed must be 0 or more")
     if options.collapse:
-        # Ten of the eleven rows are trained, so each gets fewer epochs than the demo.
+        # Ten models are trained. To save time, each gets fewer epochs than in the demo.
         collapse(Config(epochs=35), options.seed)
     else:
         demo(Config(), options.seed)
