@@ -111,7 +111,10 @@ class Config:
     stop_gradient: bool = True
 
     def __post_init__(self):
-        """Raise ValueError for a setting that is negative or nan."""
+        """Raise ValueError for a setting that is negative or nan.
+
+        0 switches off a loss term, the EMA or the training. A size of 0 fails later.
+        """
         for name, value in vars(self).items():
             if isnan(value) or value < 0:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
