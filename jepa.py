@@ -970,7 +970,7 @@ Architecture: 2x2 patches -> {cfg.embed_dim}-dim embeddings
 
 The patterns:""")
     show(clean_images, list(PATTERNS))
-    print("\nTraining images with the signs of their patches. One patch is hidden (??):")
+    print("\nTraining images with the signs of their patches. One patch is hidden: ??")
     examples = deepcopy(images[:4])
     titles = []
     for image, image_signs in zip(examples, signs):
