@@ -390,9 +390,9 @@ EPS = 1e-4  # added to each variance: at 0, the square root has no derivative
 
 
 def mse_loss(predictions, targets):
-    """Return the mean squared error of predictions [n][D], and its gradient [n][D].
+    """Return the mean squared error of predictions [n][D] for targets [n][D].
 
-    The gradient is with respect to the predictions.
+    Return also its gradient [n][D] with respect to the predictions.
     """
     errors = subtract(predictions, targets)  # [n][D]
     count = len(errors) * len(errors[0])
@@ -470,8 +470,8 @@ def covariance_loss(embeddings):
 
 # ---- 5. The forward pass of one image ------------------------------------------------
 # This is a JEPA in its simplest form: one image, and no gradients. The model is an
-# optional argument, so that you can try the functions without training. Without
-# the argument, they use MODEL, which has random weights.
+# optional argument, so that you can try the functions without training. Without the
+# argument, they use MODEL, which has random weights.
 
 MODEL = init_model(Config(), Random(0))
 
@@ -588,9 +588,9 @@ def loss_and_gradients(batch, model, cfg):
     # For each target patch, the predictor needs the mean of the context embeddings of
     # the same image. We write the means as a matrix product, mean_matrix @
     # context_embs, because we know how to go backward through a matrix product. If a
-    # batch has two images of three context patches each, a row of mean_matrix is [1/3,
-    # 1/3, 1/3, 0, 0, 0] for a target patch of the first image, and [0, 0, 0, 1/3, 1/3,
-    # 1/3] for one of the second.
+    # batch has two images of three context patches each, a row of mean_matrix is
+    #     [1/3, 1/3, 1/3, 0, 0, 0] for a target patch of the first image, and
+    #     [0, 0, 0, 1/3, 1/3, 1/3] for a target patch of the second image.
     mean_matrix = []  # [m][n]
     for image_index in image_of_target:
         share = 1.0 / image_of_context.count(image_index)
@@ -631,9 +631,10 @@ def loss_and_gradients(batch, model, cfg):
     d_encoder, _ = mlp_backward(encoder, context_cache, d_context_embs)
 
     # One call is missing here on purpose: the backward pass of the target encoder. Its
-    # output is taken as given, like a label. This is the stop-gradient. Only the
-    # ablation turns it off. Then the context encoder has made the targets, too, and
-    # gets a second gradient through them.
+    # output is taken as given, like a label. This is the stop-gradient.
+
+    # Only section 10 turns the stop-gradient off. Then the targets came from the
+    # context encoder, too, so it gets a second gradient through them.
     if not cfg.stop_gradient:
         # The error depends only on prediction - target. So d_target_embs is
         # -d_predictions.
@@ -772,7 +773,7 @@ def participation_ratio(embeddings):
 
     The result is 1 for embeddings on a line, and D if they vary equally in all
     directions. Let v1, ..., vD be the eigenvalues of the covariance matrix C, which are
-    the variances along its principal axes. Return
+    the variances of the embeddings along their principal axes. Return
         (v1 + ... + vD)^2 / (v1^2 + ... + vD^2).
     The sum of the eigenvalues is the trace of C. The sum of their squares is the trace
     of C @ C, which for a symmetric C is the sum of the squares of all its numbers. So

@@ -11,8 +11,7 @@ try:
 except ImportError:
     torch = None
 
-TERMS = {"pred": {"pred": 1.0}, "var": {"var": 1.0}, "cov": {"cov": 1.0}}
-ALL = {"pred": 3.0, "var": 0.5, "cov": 7.0}
+TERMS, ALL = {term: {term: 1.0} for term in ("pred", "var", "cov")}, {"pred": 3.0, "var": 0.5, "cov": 7.0}
 
 class Mathematics(unittest.TestCase):
     def assertClose(self, actual, expected, relative=0.0, absolute=1e-12):

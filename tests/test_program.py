@@ -106,6 +106,7 @@ class Sessions(unittest.TestCase):
 
     def test_every_function_uses_only_functions_above_it(self):
         tree = ast.parse(read("jepa.py"))
+        self.assertFalse({"random", "math", "copy"} & set(vars(jepa)), "import * would replace a user's module")
         later = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
         for node in tree.body:
             later.discard(getattr(node, "name", ""))
