@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Micro JEPA: a Joint-Embedding Predictive Architecture to read in one sitting.
 
-This JEPA is modelled on I-JEPA (Assran et al. 2023), but simpler. It learns from
-images, without labels. It cuts an image into patches and hides some of them. The hidden
-patches are the target patches, the visible ones are the context. From the context it
-predicts the target patches: not their pixels, but their embeddings. An embedding is a
-list of numbers that a network, called an encoder, computes from a patch. There are two
-encoders:
+A JEPA learns from images, without labels. It cuts an image into patches and hides some
+of them. The visible patches are the context, the hidden ones are the target patches.
+From the context, it predicts the target patches: not their pixels, but their
+embeddings. An embedding is a list of numbers that a network, called an encoder,
+computes from a patch. There are two encoders:
 
     context patches --> context encoder --> mean ---+
                                                     +--> predictor --> prediction --+
@@ -17,54 +16,38 @@ encoders:
 
 The predictor is given the mean of the context embeddings, and the position of the patch
 that it has to predict. The error is the mean squared difference between prediction and
-target.
-
-Gradient descent trains the predictor and the context encoder. It lowers this error,
-together with two other terms, which are explained at the end of this introduction. No
-gradient flows back through the target. This rule is called the stop-gradient. So the
-target encoder is not trained. Instead, the target encoder follows the context encoder:
-after every step, each of its weights becomes 95 % of its old value plus 5 % of the
-corresponding weight of the context encoder. Such a running average is called an
-exponential moving average (EMA). In large models, the EMA keeps the targets steady. In
-this toy, copying the context encoder after every step works about as well (section 10).
+target. Gradient descent lowers it by changing the predictor and the context encoder. No
+gradient flows back through the target. This rule is called the stop-gradient. Instead,
+the target encoder follows the context encoder: after every step, each of its weights
+becomes 95 % of its old value plus 5 % of the corresponding weight of the context
+encoder. Such a running average is called an exponential moving average (EMA). This
+design is modelled on I-JEPA (Assran et al. 2023), but simpler.
 
 What do the encoders learn? Each of our images shows one of four patterns, such as a
-checkerboard, and each patch is multiplied by a random sign, 1 or -1. With -1, black and
-white are swapped. During training, the embeddings come to depend less on this sign:
+checkerboard, and each patch is multiplied by a random sign, 1 or -1. During training,
+the embeddings come to depend less on the sign:
 
-1. The sign of a visible patch says nothing about the hidden patch. A prediction that
-   changes with that sign is worse on average, because the change has nothing to do with
-   the target. So the gradient makes the predictor and the context encoder depend less
-   on the sign.
+1. The sign of a visible patch says nothing about the hidden patch. If the sign changes
+   the prediction, it only adds error. So the gradient makes the predictor and the
+   context encoder depend less on the sign.
 2. The target encoder follows the context encoder. So the targets depend less on the
-   sign, too. The error falls, because the part of a target that depends on its own sign
-   cannot be predicted.
+   sign, too. This lowers the error further, because the sign of a target patch cannot
+   be predicted.
 
-The pattern is kept. All patches of an image share it, so the context shows which
-pattern the hidden patch belongs to. But does it help to know the pattern, if the sign
-is unknown? Both signs are equally likely, so the best prediction is the mean of two
-embeddings: that of the patch and that of its negative. If the encoder were linear,
-these two embeddings would be +v and -v, plus the same bias. So their mean would be just
-the bias, for every pattern. But the encoder has inner units with a ReLU, relu(a) =
-max(0, a). Before training, the biases are 0. So if a patch gives a unit the value a,
-the negative of the patch gives -a, and relu(a) + relu(-a) = |a|, which depends on the
-pattern. With a bias b, the sum is relu(b + a) + relu(b - a). If |a| is larger than |b|,
-this is |a| + b, which still depends on a. So knowing the pattern lowers the error, and
-the gradient makes the context encoder tell the patterns apart. The target encoder
-follows.
+The pattern is kept. All patches of an image share it, so the context shows the pattern
+of the hidden patch, and this improves the prediction.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and the error would be 0. This is
-called collapse. Suppose the gradient also flowed through the targets. Then training
-could lower the error by pulling the targets towards the predictions, until all targets
-are the same. With the stop-gradient, each step can only improve the predictions of the
-present targets. Nobody fully understands why the stop-gradient is enough to prevent
-collapse. In the experiments of section 10, it is enough.
+called collapse. If the gradient also flowed through the targets, training could reach
+it by pulling the targets towards the predictions. With the stop-gradient, each step can
+only improve the predictions of the present targets. Nobody fully understands why this
+is enough to prevent collapse. In the experiments of section 10, it is enough.
 
-The other two terms also act against collapse. One asks each number of the embedding to
-vary from patch to patch. The other asks these numbers to be uncorrelated. If all
-numbers rose and fell together, the embeddings would lie on a line. That is a second
-kind of collapse.
+The loss has two more terms, which also act against collapse. One asks each number of
+the embedding to vary from patch to patch. The other asks these numbers to be
+uncorrelated. If all of them rose and fell together, the embeddings would lie on a line.
+That is a second kind of collapse.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
 trains it several times, with different parts left out.
@@ -80,7 +63,7 @@ import argparse
 import sys
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from math import dist, hypot, isfinite, isnan, nan, sqrt
+from math import dist, hypot, isfinite, nan, sqrt
 from operator import mul
 from random import Random
 
@@ -100,53 +83,45 @@ class Config:
     batch_size: int = 5  # B
     lr: float = 0.02  # learning rate
     ema_momentum: float = 0.95  # new target = 0.95 * old + 0.05 * context
-    # The loss is a weighted sum. Section 4 explains its terms. The weights were found
-    # by trial.
+    # The loss is a weighted sum of three terms (section 4). The weights were found by
+    # trial.
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
     gamma: float = 0.1  # the variance loss is 0 once each number has this std
-    # True: no gradient flows through the targets. False: the context encoder also makes
-    # the targets, and gradients flow through both.
+    # True: no gradient flows through the targets. False: there is only one encoder. The
+    # context encoder also makes the targets, and gradients flow through them.
     stop_gradient: bool = True
 
     def __post_init__(self):
-        """Raise ValueError for a setting that is negative or nan.
-
-        0 switches off a loss term, the EMA or the training. A size of 0 fails later.
-        """
+        """Raise ValueError for a setting that is negative or nan."""
         for name, value in vars(self).items():
-            if isnan(value) or value < 0:
+            if not value >= 0:  # also true for nan
                 raise ValueError(f"{name} must be 0 or more, got {value}")
 
 
 # ---- 2. Data -------------------------------------------------------------------------
-# An image has 4x4 pixels. A pixel of -1 is black, 0 is grey, and 1 is white. An image
-# shows one of four patterns, and each of its four patches is multiplied by a random
-# sign, 1 or -1. All patches of an image belong to the same pattern, while the sign of
-# one patch says nothing about the other patches. So the encoders should keep the
-# pattern and drop the sign. Each image is also multiplied by a random contrast of 0.8
-# to 1. All patches share the contrast, so it can be predicted, like the pattern. Every
-# pixel gets some noise. The fourth pattern is grey, so signs do not change it.
+# An image has 4x4 pixels, from -1 for black to 1 for white. It shows one of four
+# patterns, multiplied by a random contrast of 0.8 to 1. Then each of its four patches
+# is multiplied by a random sign, 1 or -1, and every pixel gets some noise. The patches
+# of an image share the pattern and the contrast, so these can be predicted from the
+# other patches. The sign cannot.
 
 # Each pattern is a function of row and column that returns a pixel. The first is a ramp
-# from black on the left to white on the right, the second from black at the top to
-# white at the bottom.
+# from black on the left to white on the right. The last is grey, and a sign does not
+# change it.
 PATTERNS = {
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,  # -1, -1/3, 1/3, 1
     "v_gradient": lambda row, column: 2.0 * row / 3.0 - 1.0,
-    "checker": lambda row, column: 1.0 if (row + column) % 2 == 0 else -1.0,
+    "checker": lambda row, column: (-1.0) ** (row + column),
     "uniform": lambda row, column: 0.0,
 }
 
 
 def clean_image(pattern, contrast=0.9):  # 0.9 is the mean contrast
     """Return an image [4][4] of a pattern, without signs and noise."""
-    pixel_at = PATTERNS[pattern]
-    image = []
-    for row in range(4):
-        image.append([contrast * pixel_at(row, column) for column in range(4)])
-    return image
+    pixel = PATTERNS[pattern]
+    return [[contrast * pixel(row, column) for column in range(4)] for row in range(4)]
 
 
 def draw_image(pattern, rng):
@@ -175,36 +150,32 @@ def draw_dataset(per_pattern, rng):
 
 
 # Your own data can be lists, iterators, NumPy arrays, PyTorch tensors or pandas frames.
-# The next two functions check such data and turn it into lists. Skip them at first.
+# The next two functions turn such data into lists and check them. Skip them at first.
 
 
 def to_list(values):
-    """Return the items of a list, array or data frame. Refuse a str, dict or set."""
-    if isinstance(values, (str, dict, set)):
+    """Return the items of a list, array or data frame. Refuse a str or dict."""
+    if isinstance(values, (str, dict)):
         raise TypeError(f"expected a list, got a {type(values).__name__}")
     if hasattr(values, "to_numpy"):  # pandas
         values = values.to_numpy()
     if hasattr(values, "tolist"):  # NumPy and PyTorch
         values = values.tolist()
-    # PyTorch scalars hash by identity, so group_rows would put two equal labels into
-    # two groups. Plain numbers avoid that.
-    return [item.tolist() if hasattr(item, "tolist") else item for item in values]
+    return list(values)
 
 
-def to_rows(values, name):
+def to_rows(values, name="data"):
     """Return a table of numbers as a list of rows of floats [n][k].
 
     Raise ValueError unless all numbers are finite and all rows have the same length.
-    `name` is what error messages call the table.
     """
     try:
         rows = [[float(value) for value in to_list(row)] for row in to_list(values)]
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be rows of numbers: {error}") from None
     lengths = {len(row) for row in rows}
-    rectangular = len(lengths) == 1 and 0 not in lengths  # one length, and not 0
     finite = all(isfinite(value) for row in rows for value in row)
-    if not rectangular or not finite:
+    if len(lengths) != 1 or not finite:
         raise ValueError(f"{name} must be rows of finite numbers, all of one length")
     return rows
 
@@ -222,8 +193,9 @@ def extract_patches(img, patch_size=2):
     img = to_rows(img, "an image (height x width, grey values of about -1 to 1)")
     height, width = shape(img)
     if patch_size < 1 or height % patch_size or width % patch_size:
-        size = f"{patch_size}x{patch_size}"
-        raise ValueError(f"cannot cut {height}x{width} pixels into patches of {size}")
+        raise ValueError(
+            f"cannot cut {height}x{width} pixels into {patch_size}x{patch_size} patches"
+        )
     patches = []
     for top in range(0, height, patch_size):
         for left in range(0, width, patch_size):
@@ -247,9 +219,9 @@ def cut_images(images, cfg):
 
 
 # ---- 3. A network, forward and backward ----------------------------------------------
-# All networks here have two linear layers, with a ReLU between them. A bias is the
-# weight of an input that is always 1. So we append a 1 to the input of each layer, and
-# a network is just two matrices, W1 and W2.
+# All networks here have two linear layers, with a ReLU between them: relu(a) is a for
+# a > 0, and 0 otherwise. A bias is the weight of an input that is always 1. So we
+# append a 1 to the input of each layer, and a network is just two matrices, W1 and W2.
 #
 # In the backward pass, dA stands for the gradient of the loss with respect to A. Take a
 # matrix product Y = X @ W: Y[r][j] is the sum over i of X[r][i] * W[i][j]. By the chain
@@ -289,8 +261,7 @@ def add(x, y, factor=1.0):
     """Return the matrix x + factor * y."""
     if shape(x) != shape(y):
         raise ValueError(f"cannot add {shape(x)} and {shape(y)}")
-    pairs = zip(x, y)
-    return [[v + factor * w for v, w in zip(x_row, y_row)] for x_row, y_row in pairs]
+    return [[v + factor * w for v, w in zip(a, b)] for a, b in zip(x, y)]
 
 
 def subtract(x, y):
@@ -369,8 +340,8 @@ def init_model(cfg, rng):
     """Return a new model, a dict of three networks. The encoders start out equal."""
     D = cfg.embed_dim
     encoder = init_mlp(cfg.patch_size**2, cfg.encoder_hidden, D, rng)
-    # The input of the predictor has D numbers for the mean and K for the position. Of
-    # these K, one is 1 and the others are 0.
+    # The predictor takes the mean context, D numbers, and the position, K numbers: a 1
+    # at the position, and 0 elsewhere (one-hot).
     predictor = init_mlp(D + cfg.num_patches, cfg.predictor_hidden, D, rng)
     return {
         "context_encoder": encoder,
@@ -380,11 +351,11 @@ def init_model(cfg, rng):
 
 
 # ---- 4. The losses, each with its gradient -------------------------------------------
-# Two loss terms of another method, VICReg (Bardes, Ponce and LeCun 2022), work against
-# collapse. Both act on the context embeddings of a batch, and the target encoder
-# follows. The variance loss asks every dimension, that is, each of the D numbers of an
-# embedding, to vary. The covariance loss asks the dimensions to be uncorrelated, so
-# that the embeddings do not lie on a line.
+# The first loss is the prediction error. The other two come from another method, VICReg
+# (Bardes, Ponce and LeCun 2022), and work against collapse. They act on the context
+# embeddings of a batch. The variance loss asks every dimension, that is, each of the D
+# numbers of an embedding, to vary. The covariance loss asks the dimensions to be
+# uncorrelated, so that the embeddings do not lie on a line.
 
 EPS = 1e-4  # added to each variance: at 0, the square root has no derivative
 
@@ -401,16 +372,13 @@ def mse_loss(predictions, targets):
 
 
 def centered_columns(embeddings):
-    """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n].
-
-    Rounding could leave tiny numbers in a constant column. Such a column is set to 0,
-    so that the functions of section 8 can compare a variance with exactly 0.
-    """
+    """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n]."""
     columns = []
     for column in transpose(embeddings):
+        # Subtract the first number first. So equal numbers become exactly 0.
+        column = [v - column[0] for v in column]
         mean = sum(column) / len(column)
-        constant = max(column) - min(column) <= 1e-12 * abs(mean)  # up to rounding
-        columns.append([0.0 if constant else v - mean for v in column])
+        columns.append([v - mean for v in column])
     return columns
 
 
@@ -439,20 +407,16 @@ def variance_loss(embeddings, gamma):
     return loss, transpose(gradient)  # [n][D]
 
 
-def covariance_of_centered(columns):
-    """Return the covariance matrix [D][D] of centered columns [D][n] (VICReg eq. 3)."""
-    n_minus_1 = max(1, len(columns[0]) - 1)
-    return scale(1.0 / n_minus_1, matmul(columns, transpose(columns)))
-
-
 def covariance_loss(embeddings):
     """Return VICReg's covariance loss (eq. 4) of embeddings [n][D], and its gradient.
 
     The loss is the sum of the squares of all covariances C[i][j], i != j, divided by D.
     """
     columns = centered_columns(embeddings)  # [D][n]
-    C = covariance_of_centered(columns)  # [D][D]
-    D = len(C)
+    D = len(columns)
+    n_minus_1 = max(1, len(embeddings) - 1)
+    # The covariance matrix (eq. 3)
+    C = scale(1.0 / n_minus_1, matmul(columns, transpose(columns)))  # [D][D]
     for d in range(D):
         C[d][d] = 0.0  # leave out the variances
     loss = sum_of_squares(C) / D
@@ -463,7 +427,6 @@ def covariance_loss(embeddings):
     # where j = i adds nothing, because C[i][i] was set to 0.
     # Each row of this gradient sums to 0. So, as in variance_loss, it is also the
     # gradient with respect to the columns before centering.
-    n_minus_1 = max(1, len(embeddings) - 1)
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
 
@@ -476,28 +439,25 @@ def covariance_loss(embeddings):
 MODEL = init_model(Config(), Random(0))
 
 
-def run_network(net, x, name):
-    """Return the output [out] of a network for one input [in].
-
-    `name` is what error messages call the input.
-    """
-    outputs, _ = mlp_forward(net, to_rows([x], name))
+def run_network(net, x):
+    """Return the output [out] of a network for one input [in]."""
+    outputs, _ = mlp_forward(net, to_rows([x]))
     return outputs[0]
 
 
 def context_encode(patch, model=MODEL):
     """Return the embedding [D] of a context patch [P]."""
-    return run_network(model["context_encoder"], patch, "a patch")
+    return run_network(model["context_encoder"], patch)
 
 
 def target_encode(patch, model=MODEL):
     """Return the embedding [D] of a target patch [P]."""
-    return run_network(model["target_encoder"], patch, "a patch")
+    return run_network(model["target_encoder"], patch)
 
 
 def average(embeddings):
     """Return the mean [D] of n embeddings [n][D]."""
-    rows = to_rows(embeddings, "embeddings")
+    rows = to_rows(embeddings)
     return [sum(column) / len(rows) for column in transpose(rows)]
 
 
@@ -507,38 +467,34 @@ def one_hot(position, length):
 
 
 def predict(avg_context, pos, model=MODEL, cfg=Config()):
-    """Predict the embedding [D] of patch pos from the mean context embedding [D]."""
+    """Predict the embedding [D] of patch pos from the mean context embedding [D].
+
+    Raise ValueError if pos is not a patch number, from 0 to K - 1.
+    """
     if pos not in range(cfg.num_patches):
         raise ValueError(f"pos must be from 0 to {cfg.num_patches - 1}, got {pos}")
     x = [*avg_context, *one_hot(pos, cfg.num_patches)]  # [D+K]
-    return run_network(model["predictor"], x, "avg_context")
+    return run_network(model["predictor"], x)
 
 
 def mse(predictions, targets):
-    """Return the mean squared error between predictions [n][D] and targets [n][D].
-
-    Unlike mse_loss, this also accepts arrays and frames, and returns no gradient.
-    """
-    predictions = to_rows(predictions, "predictions")
-    targets = to_rows(targets, "targets")
-    error, _ = mse_loss(predictions, targets)
+    """Return the mean squared error between predictions [n][D] and targets [n][D]."""
+    error, _ = mse_loss(to_rows(predictions), to_rows(targets))
     return error
 
 
 def check_masks(context_mask, target_mask, num_patches):
-    """Raise ValueError if a mask is empty or out of range, or if a patch occurs twice.
+    """Raise ValueError if a mask has a number out of range, or if a patch occurs twice.
 
     A mask is a list of patch numbers, from 0 to num_patches - 1. The context mask names
     the visible patches, and the target mask the hidden ones.
     """
     both = [*context_mask, *target_mask]
     in_range = all(i in range(num_patches) for i in both)
-    different = len(set(both)) == len(both)
-    not_empty = len(context_mask) > 0 and len(target_mask) > 0
-    if not (in_range and different and not_empty):
+    if not in_range or len(set(both)) < len(both):
         raise ValueError(
-            f"masks must name one or more patches from 0 to {num_patches - 1}, "
-            f"all different, got {context_mask} and {target_mask}"
+            f"masks must name different patches from 0 to {num_patches - 1}, "
+            f"got {context_mask} and {target_mask}"
         )
 
 
@@ -571,18 +527,18 @@ def loss_and_gradients(batch, model, cfg):
     """
     # Gather the patches of all images: n context patches and m target patches.
     context_patches = []  # [n][P]
-    image_of_context = []  # [n], the index of the image of each context patch
+    context_image = []  # [n], for each context patch, the index of its image
     target_patches = []  # [m][P]
-    image_of_target = []  # [m], the index of the image of each target patch
+    target_image = []  # [m], for each target patch, the index of its image
     positions = []  # [m][K], one-hot
     for index, (patches, context_mask, target_mask) in enumerate(batch):
         check_masks(context_mask, target_mask, cfg.num_patches)
         for i in context_mask:
             context_patches.append(patches[i])
-            image_of_context.append(index)
+            context_image.append(index)
         for i in target_mask:
             target_patches.append(patches[i])
-            image_of_target.append(index)
+            target_image.append(index)
             positions.append(one_hot(i, cfg.num_patches))
 
     # For each target patch, the predictor needs the mean of the context embeddings of
@@ -592,10 +548,9 @@ def loss_and_gradients(batch, model, cfg):
     #     [1/3, 1/3, 1/3, 0, 0, 0] for a target patch of the first image, and
     #     [0, 0, 0, 1/3, 1/3, 1/3] for a target patch of the second image.
     mean_matrix = []  # [m][n]
-    for image_index in image_of_target:
-        share = 1.0 / image_of_context.count(image_index)
-        row = [share if index == image_index else 0.0 for index in image_of_context]
-        mean_matrix.append(row)
+    for index in target_image:
+        share = 1.0 / context_image.count(index)
+        mean_matrix.append([share if i == index else 0.0 for i in context_image])
 
     # Forward
     encoder = model["context_encoder"]
@@ -636,8 +591,8 @@ def loss_and_gradients(batch, model, cfg):
     # Only section 10 turns the stop-gradient off. Then the targets came from the
     # context encoder, too, so it gets a second gradient through them.
     if not cfg.stop_gradient:
-        # The error depends only on prediction - target. So d_target_embs is
-        # -d_predictions.
+        # The error depends only on prediction - target, so the gradient of the targets
+        # is the negative of that of the predictions.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
         second_gradient, _ = mlp_backward(encoder, target_cache, d_target_embs)
         add_to(d_encoder, second_gradient, 1.0)
@@ -662,8 +617,8 @@ def ema_update(momentum=Config.ema_momentum, model=MODEL):
     target = model["target_encoder"]
     context = model["context_encoder"]
     for layer in target:
-        kept = scale(momentum, target[layer])
-        target[layer] = add(kept, context[layer], 1.0 - momentum)
+        old = scale(momentum, target[layer])
+        target[layer] = add(old, context[layer], 1.0 - momentum)
 
 
 def round_weights(net):
@@ -678,7 +633,7 @@ def round_weights(net):
 
 
 def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
-    """Train a model in place, or a new one if none is given.
+    """Train a copy of a model, or a new model if none is given.
 
     images    [N][height][width], with pixels of about -1 to 1
     rng       a random.Random for the weights, the order of images and the masks. To
@@ -686,15 +641,15 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
     masks     a function of num_patches and rng that returns (context_mask, target_mask)
     on_epoch  a function of epoch, losses and model, called after each epoch
 
-    Return the model, and a list of the losses of each epoch, averaged over the images.
-    Raise FloatingPointError if training diverges, and leave the model as it was.
+    Return the trained model, and a list of the losses of each epoch, averaged over the
+    images. Raise FloatingPointError if training diverges.
     """
     if not isinstance(rng, Random):
         raise ValueError(f"rng must be a random.Random, got {type(rng).__name__}")
     data = cut_images(images, cfg)
     if model is None:
         model = init_model(cfg, rng)
-    before = deepcopy(model)
+    model = deepcopy(model)
     history = []
     for epoch in range(1, cfg.epochs + 1):
         rng.shuffle(data)
@@ -702,8 +657,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
         for start in range(0, len(data), cfg.batch_size):
             batch = []
             for patches in data[start : start + cfg.batch_size]:
-                context_mask, target_mask = masks(cfg.num_patches, rng)
-                batch.append((patches, context_mask, target_mask))
+                batch.append((patches, *masks(cfg.num_patches, rng)))
             # Step 1: forward and backward
             batch_losses, gradients = loss_and_gradients(batch, model, cfg)
             # Step 2: gradient descent on the context encoder and the predictor
@@ -715,8 +669,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
             for term in losses:
                 losses[term] += batch_losses[term] * len(batch) / len(data)
         # 1e9 is far above any healthy loss. In the demo, the loss stays below 10.
-        if isnan(losses["loss"]) or losses["loss"] > 1e9:
-            model.update(before)  # put the old weights back
+        if not losses["loss"] < 1e9:  # also true for nan
             raise FloatingPointError(
                 f"training diverged in epoch {epoch}: "
                 f"try a lower lr than {cfg.lr}, and pixels of about -1 to 1"
@@ -746,42 +699,36 @@ def embed(images, model, cfg):
     return [average(embed_patches([img], model, cfg)) for img in to_list(images)]
 
 
-def covariance(embeddings):
-    """Return the covariance matrix [D][D] of embeddings [n][D]."""
-    rows = to_rows(embeddings, "embeddings")
-    return covariance_of_centered(centered_columns(rows))
-
-
-def trace(C):
-    """Return the sum of the diagonal of a square matrix."""
-    return sum(C[d][d] for d in range(len(C)))
-
-
-def mean_variance(embeddings):
-    """Return the variance of embeddings [n][D], averaged over the dimensions."""
-    C = covariance(embeddings)
-    return trace(C) / len(C)
-
-
 def embedding_std(embeddings):
-    """Return the standard deviation of embeddings [n][D], the root of mean_variance."""
-    return sqrt(mean_variance(embeddings))
+    """Return the standard deviation of embeddings [n][D].
+
+    It is the root of the variance, averaged over the dimensions.
+    """
+    columns = centered_columns(to_rows(embeddings))  # [D][n]
+    D, n = shape(columns)
+    return sqrt(sum_of_squares(columns) / (D * max(1, n - 1)))
+
+
+def trace(x):
+    """Return the sum of the diagonal of a square matrix."""
+    return sum(x[d][d] for d in range(len(x)))
 
 
 def participation_ratio(embeddings):
     """Return the effective number of dimensions of embeddings [n][D].
 
     The result is 1 for embeddings on a line, and D if they vary equally in all
-    directions. Let v1, ..., vD be the eigenvalues of the covariance matrix C, which are
+    directions. Let v1, ..., vD be the eigenvalues of the covariance matrix, which are
     the variances of the embeddings along their principal axes. Return
         (v1 + ... + vD)^2 / (v1^2 + ... + vD^2).
-    The sum of the eigenvalues is the trace of C. The sum of their squares is the trace
-    of C @ C, which for a symmetric C is the sum of the squares of all its numbers. So
-    no eigenvalues have to be computed. If all embeddings are equal, return 0.
+    The sum of the eigenvalues is the trace of the matrix. The sum of their squares is
+    the sum of the squares of all its numbers, because the matrix is symmetric. So no
+    eigenvalues have to be computed. If all embeddings are equal, return 0.
     """
-    C = covariance(embeddings)
-    squares = sum_of_squares(C)
-    return trace(C) ** 2 / squares if squares > 0.0 else 0.0
+    columns = centered_columns(to_rows(embeddings))  # [D][n]
+    # The covariance matrix times n - 1. The factor does not change the ratio.
+    C = matmul(columns, transpose(columns))  # [D][D]
+    return trace(C) ** 2 / max(sum_of_squares(C), 1e-300)  # never divide by 0
 
 
 def group_rows(rows, labels):
@@ -802,22 +749,20 @@ def explained_variance(embeddings, labels):
     variance of these means, divided by the variance of the rows. If all rows are equal,
     return 0.
     """
-    rows = to_rows(embeddings, "embeddings")
+    rows = to_rows(embeddings)
     means = []  # [n][D], grouped by label; a variance does not depend on the order
     for members in group_rows(rows, labels).values():
         means += [average(members)] * len(members)
-    variance = mean_variance(rows)
-    return mean_variance(means) / variance if variance > 0.0 else 0.0
+    std = embedding_std(rows)
+    return (embedding_std(means) / std) ** 2 if std > 0.0 else 0.0
 
 
 def nearest_centroid(train_x, train_labels, x):
     """Return, for each row of x [m][D], the label of the nearest class mean [D]."""
-    classes = group_rows(to_rows(train_x, "train_x"), train_labels)
+    classes = group_rows(to_rows(train_x), train_labels)
     means = {label: average(rows) for label, rows in classes.items()}
-    predicted = []
-    for row in to_rows(x, "x"):
-        predicted.append(min(means, key=lambda label: dist(means[label], row)))
-    return predicted
+    rows = to_rows(x)
+    return [min(means, key=lambda label: dist(means[label], row)) for row in rows]
 
 
 def linear_probe(train_x, train_labels, x):
@@ -829,32 +774,28 @@ def linear_probe(train_x, train_labels, x):
     regression with a penalty on large weights. The solution here is approximate,
     because gradient descent stops after 200 steps.
     """
-    train_x = to_rows(train_x, "train_x")
-    x = to_rows(x, "x")
+    train_x = to_rows(train_x)
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
-    # Minimize |X @ weights + constant - wanted|^2 / 2 + penalty * |weights|^2, where X
-    # is the centered train_x. Without the penalty, the gradient for the weights is
-    #     X.T @ X @ weights - X.T @ wanted.
-    # The constant is not in it, because the columns of X sum to 0. For the same reason,
-    # the best constant of each class is the mean of its column of wanted.
+    # Let X be train_x minus its mean, and Y be wanted minus its mean. We minimize
+    #     |X @ weights - Y|^2 / 2 + penalty * |weights|^2.
+    # By dW = X.T @ dY of section 3, the gradient of the first term is X.T @ (X @
+    # weights - Y). We can use wanted for Y, because the columns of X sum to 0.
     X_T = centered_columns(train_x)  # [D][n]
     XtX = matmul(X_T, transpose(X_T))  # [D][D]
-    Xt_wanted = matmul(X_T, wanted)  # [D][classes]
-    # Gradient descent converges if step * (largest eigenvalue of XtX) is below 2. XtX
-    # has no negative eigenvalue, so the largest is at most their sum, which is the
-    # trace. So with this step, the product is at most 0.9.
-    step = 0.9 / trace(XtX) if trace(XtX) > 0.0 else 0.0
-    weights = scale(0.0, Xt_wanted)  # [D][classes], zeros to start from
+    XtY = matmul(X_T, wanted)  # [D][classes]
+    # Gradient descent converges if step * (largest eigenvalue of XtX) is below 2. No
+    # eigenvalue is negative, so the largest is at most their sum, the trace.
+    step = 0.9 / max(trace(XtX), 1e-300)  # never divide by 0
+    weights = scale(0.0, XtY)  # [D][classes], zeros to start from
     for _ in range(200):
-        gradient = subtract(matmul(XtX, weights), Xt_wanted)
-        # The factor 0.99 is a step on the penalty, with penalty = 0.005 / step.
+        gradient = subtract(matmul(XtX, weights), XtY)
+        # The factor 0.99 is a step on the penalty.
         weights = add(scale(0.99, weights), gradient, -step)
-    means = [average(train_x)] * len(x)  # [m][D], the same row m times
-    constants = [average(wanted)] * len(x)  # [m][classes]
-    centered = subtract(x, means)  # [m][D]
-    values = add(matmul(centered, weights), constants)  # [m][classes]
+    # Choose the biases such that the mean of train_x gives the mean of wanted.
+    bias = subtract([average(wanted)], matmul([average(train_x)], weights))
+    values = matmul([[*row, 1.0] for row in to_rows(x)], weights + bias)
     # For each row, take the class with the largest value.
     return [classes[row.index(max(row))] for row in values]
 
@@ -866,11 +807,10 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
     of labels. In each trial it is given `shots` random rows of each class of x [n][D],
     with their labels. The classifier has to find the labels of all other rows.
     """
-    classes = group_rows(to_rows(x, "x"), labels)
+    classes = group_rows(to_rows(x), labels)
     for label, rows in classes.items():
         if not 0 < shots < len(rows):
-            most = len(rows) - 1
-            raise ValueError(f"class {label!r} allows 1 to {most} shots, got {shots}")
+            raise ValueError(f"class {label!r} has {len(rows)} rows, got {shots} shots")
     correct = 0
     count = 0
     for _ in range(trials):
@@ -883,9 +823,8 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
         train_x, train_labels = zip(*known)
         test_x, test_labels = zip(*others)
         predicted = classifier(train_x, train_labels, test_x)
-        if len(predicted) != len(test_x):  # a classifier of your own could forget rows
-            raise ValueError(f"expected {len(test_x)} labels, got {len(predicted)}")
-        correct += sum(a == b for a, b in zip(predicted, test_labels))
+        for i, label in enumerate(test_labels):
+            correct += predicted[i] == label
         count += len(test_labels)
     return correct / count
 
@@ -896,10 +835,8 @@ def r_squared(pred_loss, images, model, cfg):
     This is 1 - pred_loss / variance. It is an estimate, because pred_loss is averaged
     over an epoch in which the weights change. If the variance is 0, return nan.
     """
-    variance = mean_variance(embed_patches(images, model, cfg))
-    if variance == 0.0:
-        return nan
-    return 1.0 - pred_loss / variance
+    std = embedding_std(embed_patches(images, model, cfg))
+    return 1.0 - pred_loss / std**2 if std > 0.0 else nan
 
 
 def evaluate(image_vectors, patch_vectors, signs, labels, seed):
@@ -914,22 +851,24 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     - the share that the sign explains beyond pattern and position
 
     The sign is judged at each position, because its effect differs between positions:
-    in h_gradient, the sign -1 makes left patches lighter and right patches darker. In a
-    mean over positions, these changes would partly cancel.
+    in h_gradient, the sign -1 makes left patches lighter and right patches darker.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
     probe = few_shot_accuracy(linear_probe, image_vectors, labels, 50, rng)
-    factors = []  # [N*K], the pattern, position and sign of each patch
+    # Three labels for each patch, [N*K]
+    patterns = []
+    without_sign = []
+    with_sign = []
     for pattern, image_signs in zip(labels, signs):
         for position, sign in enumerate(image_signs):
-            factors.append((pattern, position, sign))
-    patterns = [pattern for pattern, _, _ in factors]
-    pattern_and_position = [(pattern, position) for pattern, position, _ in factors]
+            patterns.append(pattern)
+            without_sign.append((pattern, position))
+            with_sign.append((pattern, position, sign))
     by_pattern = explained_variance(patch_vectors, patterns)
-    without_sign = explained_variance(patch_vectors, pattern_and_position)
-    with_sign = explained_variance(patch_vectors, factors)
-    return one_shot, probe, by_pattern, with_sign - without_sign
+    by_sign = explained_variance(patch_vectors, with_sign)
+    by_sign -= explained_variance(patch_vectors, without_sign)
+    return one_shot, probe, by_pattern, by_sign
 
 
 # ---- 9. The demo ---------------------------------------------------------------------
@@ -942,19 +881,15 @@ def shade(pixel):
     """
     if pixel is None:
         return "??"
-    level = int(5 * pixel + 5)
-    level = min(9, max(0, level))  # white would be 10, and noise can go further
-    shades = " .:-=+*#%@"
-    return shades[level] * 2
+    level = min(9, max(0, int(5 * pixel + 5)))  # from -1 to 1 -> from 0 to 9
+    return 2 * " .:-=+*#%@"[level]
 
 
 def show(images, titles):
-    """Print images side by side, under their titles."""
-    width = 2 * len(images[0][0]) + 4  # two characters a pixel, and a gap
-    print("".join(f"{title:{width}}" for title in titles).rstrip())
+    """Print images [4][4] side by side, under their titles."""
+    print("".join(f"{title!s:16}" for title in titles))
     for rows in zip(*images):  # the first row of each image, then the second, ...
-        parts = ["".join(map(shade, row)) for row in rows]
-        print("    ".join(parts).rstrip())
+        print("        ".join("".join(map(shade, row)) for row in rows))
 
 
 def demo(cfg, seed):
@@ -970,15 +905,14 @@ Generated {len(images)} training images (4x4)
 Architecture: 2x2 patches -> {cfg.embed_dim}-dim embeddings
 
 The patterns:""")
-    show(clean_images, list(PATTERNS))
+    show(clean_images, PATTERNS)
     print("\nTraining images with the signs of their patches. One patch is hidden: ??")
-    examples = deepcopy(images[:4])
-    titles = []
-    for image, image_signs in zip(examples, signs):
-        for row in image[2:]:  # hide the bottom right; training hides a random patch
-            row[2:] = [None, None]
-        titles.append(" ".join("+" if sign > 0 else "-" for sign in image_signs))
-    show(examples, titles)
+    examples = []
+    for image in images[:4]:
+        # Hide the bottom right patch. Training hides a random one.
+        bottom = [[*row[:2], None, None] for row in image[2:]]
+        examples.append(image[:2] + bottom)
+    show(examples, signs[:4])
     print(f"""
 Training for {cfg.epochs} epochs...
 Learning rate: {cfg.lr}, EMA momentum: {cfg.ema_momentum}
@@ -990,12 +924,11 @@ R2: 1 for perfect prediction, 0 for always predicting the mean target
         """Print the losses of some epochs."""
         if epoch in (1, 2, 5, cfg.epochs) or epoch % 10 == 0:
             r2 = r_squared(losses["pred"], images, model, cfg)
-            line = (
+            print(
                 f"Epoch {epoch:4} | Loss: {losses['loss']:.4f} | "
                 f"Pred: {losses['pred']:.4f} | Var: {losses['var']:.4f} | "
                 f"Cov: {losses['cov']:.4f} | R2: {r2:.2f}"
             )
-            print(line.replace("nan", "-"), flush=True)  # R2 may be nan
 
     # For each model of the demo we make a new Random(seed), and train() first draws the
     # weights from it. So all models start from the same weights.
@@ -1005,38 +938,16 @@ Representation Quality Test
 ============================================================
 Embeddings for different patterns:""")
     embeddings = embed(clean_images, jepa, cfg)
-    for pattern, a in zip(PATTERNS, embeddings):
-        print(f"{pattern:12}: [" + ", ".join(f"{v:6.3f}" for v in a) + "]")
+    for pattern, row in zip(PATTERNS, embeddings):
+        print(f"{pattern:12}: [" + ", ".join(f"{v:6.3f}" for v in row) + "]")
     print("\nCosine similarities between patterns:")
     print(" " * 10 + "".join(f"{pattern:>12}" for pattern in PATTERNS))
-    for pattern, a in zip(PATTERNS, embeddings):
-        line = f"{pattern:10}"
-        for b in embeddings:
-            # hypot is the length of a vector. The 1e-300 avoids a division by 0.
-            cosine = dot(a, b) / (hypot(*a) * hypot(*b) + 1e-300)
-            line += f"{cosine:12.3f}"
-        print(line)
-    print("Different patterns should have similarities well below 1.")
+    # Divide each embedding by its length. Then a dot product is a cosine.
+    units = [[v / hypot(*row) for v in row] for row in embeddings]
+    for pattern, cosines in zip(PATTERNS, matmul(units, transpose(units))):
+        print(f"{pattern:10}" + "".join(f"{v:12.3f}" for v in cosines))
+    print("""Different patterns should have similarities well below 1.
 
-    print("""
-Hidden patches, and the two clean patches with embeddings nearest to the prediction.
-The sign is unknown, so these two should be the hidden patch and its negative.""")
-    clean = [patches[3] for patches in cut_images(clean_images, cfg)]  # bottom right
-    # Add the negatives. The patch of "uniform" is grey, so it is its own negative.
-    candidates = clean + scale(-1.0, clean[:3])
-    pictures = []
-    # The patterns take turns, so the first three images show the three patterns that
-    # are not grey. Hide the last patch of each.
-    for patches in cut_images(test_images[:3], cfg):
-        context_embs = [context_encode(patch, jepa) for patch in patches[:3]]
-        prediction = predict(average(context_embs), 3, jepa, cfg)
-        # Sort by the distance between prediction and embedding.
-        candidates.sort(key=lambda p: dist(prediction, target_encode(p, jepa)))
-        for patch in [patches[3], *candidates[:2]]:
-            pictures.append([patch[:2], patch[2:]])  # two rows of two pixels
-    show(pictures, 3 * ["hidden", "nearest", "second"])
-
-    print("""
                accuracy on new images      share of patch variance
                 1-shot   linear probe         pattern    sign""")
     # The pixels have an advantage: 16 numbers per image, while an embedding has only D.
@@ -1044,9 +955,12 @@ The sign is unknown, so these two should be the hidden patch and its negative.""
     data = cut_images(test_images, cfg)  # [N][K][P]
     patch_pixels = [patch for patches in data for patch in patches]
     rows = [("pixels", image_pixels, patch_pixels)]
-    untrained = init_model(cfg, Random(seed))
     no_pred, _ = train(images, replace(cfg, pred_weight=0.0), Random(seed))
-    models = {"untrained": untrained, "no prediction": no_pred, "JEPA": jepa}
+    models = {
+        "untrained": init_model(cfg, Random(seed)),
+        "no prediction": no_pred,
+        "JEPA": jepa,
+    }
     for name, model in models.items():
         patch_vectors = embed_patches(test_images, model, cfg)
         rows.append((name, embed(test_images, model, cfg), patch_vectors))
@@ -1056,14 +970,14 @@ The sign is unknown, so these two should be the hidden patch and its negative.""
             image_vectors, patch_vectors, test_signs, test_labels, seed
         )
         print(f"{name:14}{one_shot:8.1%}{probe:15.1%}{pattern:16.1%}{sign:8.1%}")
-        probes[name] = 100 * probe
+        probes[name] = probe
     print(f"""
 'no prediction' is trained on Var and Cov alone. 'sign' is what the sign explains beyond
 pattern and position. Compared with 'untrained' and 'no prediction', JEPA should have a
 lower 'sign', and higher values in the other columns.
 
-Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! \
-(untrained encoder: {probes['untrained']:.4g}%)""")
+Linear Probe Test: {probes['JEPA']:.1%} accuracy on downstream classification! \
+(untrained encoder: {probes['untrained']:.1%})""")
 
 
 # ---- 10. Ablation: which part prevents collapse? -------------------------------------
@@ -1076,7 +990,7 @@ Linear Probe Test: {probes['JEPA']:.4g}% accuracy on downstream classification! 
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
-    "untrained": {"epochs": 0},
+    "untrained": {"epochs": 1, "lr": 0.0},  # an epoch that changes no weight
     "everything": {},
     "no prediction": {"pred_weight": 0.0},
     "no stop-gradient": ONE_ENCODER,
@@ -1087,56 +1001,40 @@ ABLATION = {
     "no EMA, Var or Cov": {"ema_momentum": 0.0, **NO_VAR_NO_COV},
     "prediction alone": {**ONE_ENCODER, **NO_VAR_NO_COV},
     # This is another recipe: a strong variance loss in place of the stop-gradient, as
-    # in VICReg. The embeddings spread more widely, which makes the gradients larger. So
+    # in VICReg. It spreads the embeddings more widely, so the gradients are larger, and
     # the learning rate is lower.
     "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
 # The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md).
-# Trainings that diverged are left out. `--collapse` trains one seed for 35 epochs, so
-# its numbers differ from these. error is the prediction error, dims is the
+# Trainings that diverged are left out. error is the prediction error, dims is the
 # participation_ratio, sign is the share of the variance that the sign explains, and
-# 1-shot is the accuracy with one label per class. Chance is 25 %. A dash means that the
-# number says nothing.
+# 1-shot is the accuracy with one label per class. Chance is 25 %.
 #
 #                       |-------- parts used --------|  |---------- results ---------|
 #  row                  Pred  stop-g. EMA  Var    Cov    error     dims    sign   1-shot
 #  "untrained"                                                     2.5   68.9 %   68.2 %
 #  "everything"         yes   yes    yes  yes     yes  0.00825     4.9   22.3 %   99.9 %
-#  "no prediction"      no    yes    yes  yes     yes        -     5.6   47.8 %   77.7 %
+#  "no prediction"      no    yes    yes  yes     yes              5.6   47.8 %   77.7 %
 #  "no stop-gradient"   yes   no     no   yes     yes  0.00066     1.3    0.6 %   80.1 %
 #  "no EMA"             yes   yes    no   yes     yes  0.00862     5.3   24.7 %   99.8 %
 #  "no Var"             yes   yes    yes  no      yes  0.00880     2.3    4.7 %   97.9 %
 #  "no Cov"             yes   yes    yes  yes     no   0.10212     2.3   20.0 %   87.4 %
 #  "no Var, no Cov"     yes   yes    yes  no      no   0.06278     2.5   13.8 %   96.8 %
 #  "no EMA, Var or Cov" yes   yes    no   no      no   0.03794     2.6   13.2 %   97.8 %
-#  "prediction alone"   yes   no     no   no      no   0.00004        -   8.0 %   43.8 %
+#  "prediction alone"   yes   no     no   no      no   0.00004     4.3    8.0 %   43.8 %
 #  "strong Var"         yes   no     no   strong  yes  0.01093     4.7    1.3 %  100.0 %
 #
 # The stop-gradient prevents collapse here. Compare "prediction alone" with "no EMA, Var
-# or Cov", and "no stop-gradient" with "no EMA". In each pair, only the second row has
-# the stop-gradient. In all four rows the target encoder equals the context encoder, so
-# the rows of a pair compute the same targets, and differ only in the gradient. Without
-# the stop-gradient, the embeddings come close to a point, or, with Var and Cov, to a
-# line. (Embeddings close to a point still differ a little, and nearest_centroid finds
-# small differences, too. So 1-shot is above chance.)
-#
-# Why do Var and Cov not prevent the line? On a line, all dimensions can have the
-# standard deviation 0.1 that Var asks for, so Var costs nothing. Each of the 6 * 5
-# covariances is then 0.1 * 0.1 = 0.01, and Cov is 30 * 0.01^2 / 6 = 0.0005. With its
-# weight of 100, Cov costs 0.05. The weighted error is 75 * 0.00066 = 0.05 in "no
-# stop-gradient", and 75 * 0.00862 = 0.65 in "no EMA". So compared with "no EMA", the
-# line saves 0.60 in the error, and costs about 0.05 in Cov. With the standard deviation
-# 0.4 that "strong Var" asks for, each covariance would be 0.16, and a line would cost
-# 100 * 30 * 0.16^2 / 6 = 12.8, far more than it could save.
+# or Cov", and "no stop-gradient" with "no EMA". The rows of a pair differ only in the
+# stop-gradient. Without it, the error is tiny. In "prediction alone", the embeddings
+# come close to a point. In "no stop-gradient", they come close to a line: Var and Cov
+# prevent the point, but they are too weak to prevent the line.
 #
 # Var and Cov make training reliable. Without Var, the worst of the 20 seeds reaches a
 # 1-shot accuracy of 75 %, and with everything 99 %. Without Cov, the embeddings and the
 # gradients are larger, and 6 of 20 trainings of "no Cov" and 7 of "no Var, no Cov"
-# diverge. With half the learning rate, no training of these rows diverges. Without the
-# EMA, none does either (we do not know why). But Var has a price: the sign explains
-# 22.3 % with everything, and 4.7 % without Var. Perhaps depending on the sign is the
-# easiest way to vary as much as Var asks for.
+# diverge. But Var has a price: without it, the embeddings keep less of the sign.
 #
 # A strong Var can replace the stop-gradient. Then the gradient also reaches the
 # targets, and removes the sign from them directly. But training fails more often: after
@@ -1159,18 +1057,19 @@ sign        share of the variance that the sign explains beyond pattern and posi
 1-shot      accuracy with one label per class
 
                         Pred     R2    std  dimensions    sign  1-shot""")
-    untrained = init_model(cfg, Random(seed))
-    untrained_std = embedding_std(embed_patches(test_images, untrained, cfg))
     for name, changes in ABLATION.items():
         try:
             model, history = train(images, replace(cfg, **changes), Random(seed))
         except FloatingPointError:
-            print(f"{name:19} diverged", flush=True)
+            print(f"{name:19} diverged")
             continue
-        pred = history[-1]["pred"] if history else nan  # "untrained" has no history
+        pred = history[-1]["pred"]
         r2 = r_squared(pred, images, model, cfg)
         patch_vectors = embed_patches(test_images, model, cfg)
-        std = embedding_std(patch_vectors) / untrained_std
+        std = embedding_std(patch_vectors)
+        if name == "untrained":  # the first row
+            untrained_std = std
+        std /= untrained_std
         dimensions = participation_ratio(patch_vectors)
         image_vectors = embed(test_images, model, cfg)
         one_shot, _, _, sign = evaluate(
@@ -1181,11 +1080,10 @@ sign        share of the variance that the sign explains beyond pattern and posi
             verdict = "all in one point"
         elif dimensions < 1.5:
             verdict = "on a line"
-        line = (
+        print(
             f"{name:19}{pred:9.5f}{r2:7.2f}{std:7.2f}{dimensions:12.1f}"
             f"{sign:8.1%}{one_shot:8.1%}  {verdict}"
         )
-        print(line.replace("nan", "  -").rstrip(), flush=True)
     print("""
 The two rows of each pair differ only in the stop-gradient, which the second one has:
     'no stop-gradient' and 'no EMA'
@@ -1202,7 +1100,7 @@ def main():
     if options.seed < 0:  # Random(-1) would be the same as Random(1)
         parser.error("--seed must be 0 or more")
     if options.collapse:
-        # Ten models are trained. To save time, each gets fewer epochs than in the demo.
+        # Eleven models are trained. To save time, each gets fewer epochs.
         collapse(Config(epochs=35), options.seed)
     else:
         demo(Config(), options.seed)

@@ -61,15 +61,16 @@ class Demo(unittest.TestCase):
             self.assertAlmostEqual(float(probe), row[1], delta=0.051)
 
     def test_the_ablation_has_words_for_a_point_a_line_and_a_divergence_and_no_others(self):
-        rows = {"fine": {}, "no stop-gradient": jepa.ABLATION["no stop-gradient"], "gone": {"lr": 1e9}, "untrained": {"epochs": 0},
+        rows = {"untrained": jepa.ABLATION["untrained"], "fine": {}, "gone": {"lr": 1e9},
+                "no stop-gradient": jepa.ABLATION["no stop-gradient"],
                 "point": {**jepa.ABLATION["prediction alone"], "epochs": 5}}
         with mock.patch.object(jepa, "ABLATION", rows), mock.patch.object(jepa, "few_shot_accuracy", lambda *_: 0.5):
             line = [[float(i), 2.0 * i] for i in range(1600)]
             text = printed(jepa.collapse, jepa.Config(epochs=1), 0)
             with mock.patch.object(jepa, "embed_patches", lambda images, *_: line[: 4 * len(images)]):
                 on_a_line = printed(jepa.collapse, jepa.Config(epochs=1), 0)
-        for row in (r"untrained +- +- +1\.00 .*\d%", r"fine .*\d%", "gone +diverged", "point .*  all in one point"):
-            self.assertRegex(text, f"(?m)^{row}$")
+        for row in (r"untrained .* +1\.00 .*\d%", r"fine .*\d%", "gone +diverged", "point .*  all in one point"):
+            self.assertRegex(text, f"(?m)^{row} *$")
         self.assertRegex(on_a_line, r"(?m)^fine .*  on a line$")
 
 class Sessions(unittest.TestCase):
@@ -80,7 +81,7 @@ class Sessions(unittest.TestCase):
             self.assertIn(arguments[0], result.stderr.splitlines()[-1])
         texts = []
         for seed in ("0", "1"):
-            options, rows = ["jepa.py", "--seed", seed, "--collapse"], {"everything": {"epochs": 1}}
+            options, rows = ["jepa.py", "--seed", seed, "--collapse"], {"untrained": {"epochs": 1}}
             with mock.patch.object(sys, "argv", options), mock.patch.object(jepa, "ABLATION", rows):
                 texts.append(printed(jepa.main))
         self.assertNotEqual(*texts)
@@ -88,7 +89,7 @@ class Sessions(unittest.TestCase):
     @unittest.skipIf(os.name == "nt", "signals and pipes of POSIX")
     def test_an_interrupt_and_a_closed_pipe_end_it_quietly(self):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits that it is ignored
-        process = subprocess.Popen([sys.executable, PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-u", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         process.stdout.readline()
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
@@ -162,11 +163,11 @@ class Pages(unittest.TestCase):
         source = read("jepa.py")
         value = lambda row, figure: recorded("study.txt", row.replace("everything", "JEPA"))[0].get(figure, (0,))[0]
         for row in jepa.ABLATION:
-            numbers = ["-" if row == "prediction alone" else f"{value(row, 'dimensions'):.1f}", *[f"{100 * value(row, figure):.1f} %" for figure in ("sign", "1-shot")]]
+            numbers = [f"{value(row, 'dimensions'):.1f}", *[f"{100 * value(row, figure):.1f} %" for figure in ("sign", "1-shot")]]
             numbers = ([f"{value(row, 'Pred'):.5f}"] if row not in ("untrained", "no prediction") else []) + numbers
             self.assertRegex(source, f'#  "{row}" .*' + " +".join(numbers))
         for words in (*[f" {100 * row['1-shot'][1]:.0f} %" for row in (no_var, short)], f"{slow} of 1,000", recorded("study.txt", "no Cov")[1].split(": ")[1][:7],
-                      *["{0:.5f} = {1:.2f} in \"{2}\"".format(value(row, "Pred"), 75 * value(row, "Pred"), row) for row in ("no EMA", "no stop-gradient")]):
+                      ):
             self.assertIn(words, source.replace("\n#", ""))
         (halved, block), (_, other) = [recorded(name, "no Cov") for name in ("no_cov_lr.txt", "no_cov_no_ema.txt")]
         self.assertTrue(": 0 of 20 diverged" in block and ": 0 of 20 diverged" in other)

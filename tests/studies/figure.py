@@ -58,7 +58,8 @@ def center(x):
 
 def principal_components(frames):
     """Return the first two principal components of all frames together, by power iteration."""
-    C = jepa.covariance([row for frame in frames for row in center(frame)])
+    columns = jepa.centered_columns([row for frame in frames for row in center(frame)])
+    C = jepa.matmul(columns, jepa.transpose(columns))
     axes = []
     for _ in range(2):
         axis = [1.0 / (i + 1) for i in range(len(C))]

@@ -21,7 +21,7 @@ BASELINES = {  # no prediction, at settings of its own
     "no prediction, tuned": {"pred_weight": 0.0, "gamma": 0.4, "lr": 0.05},
     "no prediction, gamma 0.4, 200 epochs": {"pred_weight": 0.0, "gamma": 0.4, "epochs": 200},
 }
-TRAINED = {"untrained": {"epochs": 0}, "JEPA": {}, **jepa.ABLATION, **BASELINES}
+TRAINED = {"JEPA": {}, **jepa.ABLATION, "untrained": {"epochs": 0}, **BASELINES}
 TRAINED.pop("everything")  # that is JEPA
 ROWS = [*FIXED, *AUTOENCODERS, *TRAINED]
 HIGHER_IS_WORSE = ("sign", "Pred", "loss")
