@@ -88,9 +88,9 @@ class Config:
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # the variance loss is 0 once each number has this std
-    # True: no gradient flows through the targets. False: there is only one encoder. The
-    # context encoder also makes the targets, and gradients flow through them.
+    gamma: float = 0.1  # the variance loss asks for this standard deviation
+    # False: the context encoder also makes the targets, and gradients flow through
+    # them.
     stop_gradient: bool = True
 
     def __post_init__(self):
@@ -277,8 +277,8 @@ def sum_of_squares(x):
 def init_layer(num_in, num_out, rng):
     """Return random weights [in+1][out]. The last row has the biases, which start at 0.
 
-    The more inputs and outputs, the smaller the weights, so that neither the values nor
-    the gradients grow or shrink from layer to layer (Glorot and Bengio 2010, eq. 16).
+    The more inputs and outputs a layer has, the smaller its weights. This keeps values
+    and gradients in bounds (Glorot and Bengio 2010, eq. 16).
     """
     limit = sqrt(6.0 / (num_in + num_out))
     weights = [
@@ -355,7 +355,7 @@ def init_model(cfg, rng):
 # (Bardes, Ponce and LeCun 2022), and work against collapse. They act on the context
 # embeddings of a batch. The variance loss asks every dimension, that is, each of the D
 # numbers of an embedding, to vary. The covariance loss asks the dimensions to be
-# uncorrelated, so that the embeddings do not lie on a line.
+# uncorrelated.
 
 EPS = 1e-4  # added to each variance: at 0, the square root has no derivative
 
@@ -372,10 +372,11 @@ def mse_loss(predictions, targets):
 
 
 def centered_columns(embeddings):
-    """Return the columns of embeddings [n][D], each minus its mean, as a list [D][n]."""
+    """Return the columns of embeddings [n][D], each minus its mean [D][n]."""
     columns = []
     for column in transpose(embeddings):
-        # Subtract the first number first. So equal numbers become exactly 0.
+        # Subtract the first number first. Then equal numbers become exactly 0.
+        # Otherwise, rounding could make them differ a little.
         column = [v - column[0] for v in column]
         mean = sum(column) / len(column)
         columns.append([v - mean for v in column])
@@ -395,11 +396,12 @@ def variance_loss(embeddings, gamma):
     for column in columns:
         std = sqrt(dot(column, column) / n_minus_1 + EPS)
         loss += max(0.0, gamma - std) / D
+        # Let c be the column.
         # d loss / d std = -1 / D, as long as std is below gamma.
-        # d std / d c[r] = c[r] / (std * (n - 1)), where c is the column.
+        # d std / d c[r] = c[r] / (std * (n - 1)).
         # Together: g[r] = d loss / d c[r] = -c[r] / (D * std * (n - 1)).
-        # Let x be the column before centering, c[s] = x[s] - mean(x). Raising x[r] by 1
-        # raises c[r] by 1, and lowers every c[s], c[r] included, by 1/n. So
+        # Before centering, the column was x, with c[r] = x[r] - mean(x). If x[r] rises
+        # by 1, the mean rises by 1/n, and is subtracted from every number. So
         # d loss / d x[r] = g[r] - (sum of all g[s]) / n.
         # This sum is 0, because g is a multiple of c, and c sums to 0.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
@@ -420,13 +422,13 @@ def covariance_loss(embeddings):
     for d in range(D):
         C[d][d] = 0.0  # leave out the variances
     loss = sum_of_squares(C) / D
-    # d loss / d C[i][j] = 2 C[i][j] / D.
-    # d C[i][j] / d column i = column j / (n - 1).
+    # Let c_i be the centered column i, so that C[i][j] = dot(c_i, c_j) / (n - 1).
+    # d loss / d C[i][j] = 2 C[i][j] / D, and d C[i][j] / d c_i = c_j / (n - 1).
     # C[i][j] and C[j][i] are both in the sum, which gives another factor of 2. So
-    # d loss / d column i = 4 / (D * (n - 1)) * sum over j of C[i][j] * column j,
+    # d loss / d c_i = 4 / (D * (n - 1)) * sum over j of C[i][j] * c_j,
     # where j = i adds nothing, because C[i][i] was set to 0.
-    # Each row of this gradient sums to 0. So, as in variance_loss, it is also the
-    # gradient with respect to the columns before centering.
+    # The numbers of this gradient sum to 0, because those of every c_j do. So, as in
+    # variance_loss, centering does not change it.
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
 
@@ -527,18 +529,18 @@ def loss_and_gradients(batch, model, cfg):
     """
     # Gather the patches of all images: n context patches and m target patches.
     context_patches = []  # [n][P]
-    context_image = []  # [n], for each context patch, the index of its image
+    context_index = []  # [n], for each context patch, the index of its image
     target_patches = []  # [m][P]
-    target_image = []  # [m], for each target patch, the index of its image
+    target_index = []  # [m], for each target patch, the index of its image
     positions = []  # [m][K], one-hot
     for index, (patches, context_mask, target_mask) in enumerate(batch):
         check_masks(context_mask, target_mask, cfg.num_patches)
         for i in context_mask:
             context_patches.append(patches[i])
-            context_image.append(index)
+            context_index.append(index)
         for i in target_mask:
             target_patches.append(patches[i])
-            target_image.append(index)
+            target_index.append(index)
             positions.append(one_hot(i, cfg.num_patches))
 
     # For each target patch, the predictor needs the mean of the context embeddings of
@@ -548,14 +550,16 @@ def loss_and_gradients(batch, model, cfg):
     #     [1/3, 1/3, 1/3, 0, 0, 0] for a target patch of the first image, and
     #     [0, 0, 0, 1/3, 1/3, 1/3] for a target patch of the second image.
     mean_matrix = []  # [m][n]
-    for index in target_image:
-        share = 1.0 / context_image.count(index)
-        mean_matrix.append([share if i == index else 0.0 for i in context_image])
+    for index in target_index:
+        share = 1.0 / context_index.count(index)
+        mean_matrix.append(
+            [share if other == index else 0.0 for other in context_index]
+        )
 
     # Forward
     encoder = model["context_encoder"]
     predictor = model["predictor"]
-    # Without the stop-gradient (section 10), the context encoder also makes targets.
+    # Without the stop-gradient (section 10), the context encoder makes the targets.
     target_encoder = model["target_encoder"] if cfg.stop_gradient else encoder
     context_embs, context_cache = mlp_forward(encoder, context_patches)  # [n][D]
     target_embs, target_cache = mlp_forward(target_encoder, target_patches)  # [m][D]
@@ -588,8 +592,8 @@ def loss_and_gradients(batch, model, cfg):
     # One call is missing here on purpose: the backward pass of the target encoder. Its
     # output is taken as given, like a label. This is the stop-gradient.
 
-    # Only section 10 turns the stop-gradient off. Then the targets came from the
-    # context encoder, too, so it gets a second gradient through them.
+    # Section 10 also trains without the stop-gradient. There, the context encoder makes
+    # the targets, and gets a second gradient through them.
     if not cfg.stop_gradient:
         # The error depends only on prediction - target, so the gradient of the targets
         # is the negative of that of the predictions.
@@ -700,10 +704,7 @@ def embed(images, model, cfg):
 
 
 def embedding_std(embeddings):
-    """Return the standard deviation of embeddings [n][D].
-
-    It is the root of the variance, averaged over the dimensions.
-    """
+    """Return the square root of the mean variance of the D dimensions."""
     columns = centered_columns(to_rows(embeddings))  # [D][n]
     D, n = shape(columns)
     return sqrt(sum_of_squares(columns) / (D * max(1, n - 1)))
@@ -721,9 +722,9 @@ def participation_ratio(embeddings):
     directions. Let v1, ..., vD be the eigenvalues of the covariance matrix, which are
     the variances of the embeddings along their principal axes. Return
         (v1 + ... + vD)^2 / (v1^2 + ... + vD^2).
-    The sum of the eigenvalues is the trace of the matrix. The sum of their squares is
-    the sum of the squares of all its numbers, because the matrix is symmetric. So no
-    eigenvalues have to be computed. If all embeddings are equal, return 0.
+    For a symmetric matrix, the sum of the eigenvalues is the trace, and the sum of
+    their squares is the sum of the squares of all its numbers. So no eigenvalues have
+    to be computed. If all embeddings are equal, return 0.
     """
     columns = centered_columns(to_rows(embeddings))  # [D][n]
     # The covariance matrix times n - 1. The factor does not change the ratio.
@@ -771,31 +772,33 @@ def linear_probe(train_x, train_labels, x):
     A linear probe tests how much a linear function can read from embeddings. Each class
     gets a linear function, which should be 1 on the rows of the class and 0 on the
     others. A row gets the label whose function is largest. Ridge regression is linear
-    regression with a penalty on large weights. The solution here is approximate,
-    because gradient descent stops after 200 steps.
+    regression with a penalty on large weights. It is solved by 200 steps of gradient
+    descent.
     """
     train_x = to_rows(train_x)
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
-    # Let X be train_x minus its mean, and Y be wanted minus its mean. We minimize
-    #     |X @ weights - Y|^2 / 2 + penalty * |weights|^2.
-    # By dW = X.T @ dY of section 3, the gradient of the first term is X.T @ (X @
-    # weights - Y). We can use wanted for Y, because the columns of X sum to 0.
+    # Let X be train_x minus its mean. We minimize
+    #     |X @ weights + bias - wanted|^2 / 2 + penalty * |weights|^2 / 2.
+    # By dW = X.T @ dY of section 3, the gradient of the weights is
+    #     X.T @ (X @ weights + bias - wanted) + penalty * weights.
+    # The bias drops out, because the columns of X sum to 0.
     X_T = centered_columns(train_x)  # [D][n]
     XtX = matmul(X_T, transpose(X_T))  # [D][D]
-    XtY = matmul(X_T, wanted)  # [D][classes]
-    # Gradient descent converges if step * (largest eigenvalue of XtX) is below 2. No
-    # eigenvalue is negative, so the largest is at most their sum, the trace.
-    step = 0.9 / max(trace(XtX), 1e-300)  # never divide by 0
-    weights = scale(0.0, XtY)  # [D][classes], zeros to start from
+    Xt_wanted = matmul(X_T, wanted)  # [D][classes]
+    size = max(trace(XtX), 1e-300)  # never divide by 0
+    penalty = size / 90.0
+    step = 0.9 / size  # small enough, because no eigenvalue of XtX is above its trace
+    weights = scale(0.0, Xt_wanted)  # [D][classes], zeros to start from
     for _ in range(200):
-        gradient = subtract(matmul(XtX, weights), XtY)
-        # The factor 0.99 is a step on the penalty.
-        weights = add(scale(0.99, weights), gradient, -step)
-    # Choose the biases such that the mean of train_x gives the mean of wanted.
+        gradient = subtract(matmul(XtX, weights), Xt_wanted)
+        gradient = add(gradient, weights, penalty)
+        weights = add(weights, gradient, -step)
+    # The best biases make the mean of train_x give the mean of wanted.
     bias = subtract([average(wanted)], matmul([average(train_x)], weights))
-    values = matmul([[*row, 1.0] for row in to_rows(x)], weights + bias)
+    weights += bias  # [D+1][classes], a list with the biases as its last row
+    values = matmul([[*row, 1.0] for row in to_rows(x)], weights)  # [m][classes]
     # For each row, take the class with the largest value.
     return [classes[row.index(max(row))] for row in values]
 
@@ -842,16 +845,17 @@ def r_squared(pred_loss, images, model, cfg):
 def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     """Measure how much vectors reveal about patterns and signs.
 
-    image_vectors [N][k] has a vector for each image, and patch_vectors [N*K][m] has one
-    for each of its patches. The vectors are embeddings or pixels. Return
+    image_vectors has N rows, one for each image, and patch_vectors has N*K rows, one
+    for each patch. The rows are embeddings or pixels. Return
 
     - the accuracy of nearest_centroid with one label per class
     - the accuracy of linear_probe with 50 labels per class
     - the share of the variance of the patch vectors that the pattern explains
     - the share that the sign explains beyond pattern and position
 
-    The sign is judged at each position, because its effect differs between positions:
-    in h_gradient, the sign -1 makes left patches lighter and right patches darker.
+    The share of the sign is how much larger the share becomes when the sign is added to
+    pattern and position. The position is needed, because the effect of the sign depends
+    on it: in h_gradient, the sign -1 makes left patches lighter and right ones darker.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -887,9 +891,9 @@ def shade(pixel):
 
 def show(images, titles):
     """Print images [4][4] side by side, under their titles."""
-    print("".join(f"{title!s:16}" for title in titles))
+    print("".join(f"{title!s:18}" for title in titles))  # a title may be a list
     for rows in zip(*images):  # the first row of each image, then the second, ...
-        print("        ".join("".join(map(shade, row)) for row in rows))
+        print("          ".join("".join(map(shade, row)) for row in rows))
 
 
 def demo(cfg, seed):
@@ -922,7 +926,7 @@ R2: 1 for perfect prediction, 0 for always predicting the mean target
 
     def report(epoch, losses, model):
         """Print the losses of some epochs."""
-        if epoch in (1, 2, 5, cfg.epochs) or epoch % 10 == 0:
+        if epoch in (1, 2, 5) or epoch % 10 == 0:
             r2 = r_squared(losses["pred"], images, model, cfg)
             print(
                 f"Epoch {epoch:4} | Loss: {losses['loss']:.4f} | "
@@ -952,8 +956,8 @@ Embeddings for different patterns:""")
                 1-shot   linear probe         pattern    sign""")
     # The pixels have an advantage: 16 numbers per image, while an embedding has only D.
     image_pixels = [[v for row in image for v in row] for image in test_images]
-    data = cut_images(test_images, cfg)  # [N][K][P]
-    patch_pixels = [patch for patches in data for patch in patches]
+    cut = cut_images(test_images, cfg)  # [N][K][P]
+    patch_pixels = [patch for patches in cut for patch in patches]
     rows = [("pixels", image_pixels, patch_pixels)]
     no_pred, _ = train(images, replace(cfg, pred_weight=0.0), Random(seed))
     models = {
@@ -990,7 +994,7 @@ Linear Probe Test: {probes['JEPA']:.1%} accuracy on downstream classification! \
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
-    "untrained": {"epochs": 1, "lr": 0.0},  # an epoch that changes no weight
+    "untrained": {"epochs": 1, "lr": 0.0},  # an epoch with learning rate 0
     "everything": {},
     "no prediction": {"pred_weight": 0.0},
     "no stop-gradient": ONE_ENCODER,
@@ -999,7 +1003,7 @@ ABLATION = {
     "no Cov": {"cov_weight": 0.0},
     "no Var, no Cov": NO_VAR_NO_COV,
     "no EMA, Var or Cov": {"ema_momentum": 0.0, **NO_VAR_NO_COV},
-    "prediction alone": {**ONE_ENCODER, **NO_VAR_NO_COV},
+    "prediction alone": {**ONE_ENCODER, **NO_VAR_NO_COV},  # no stop-gradient, either
     # This is another recipe: a strong variance loss in place of the stop-gradient, as
     # in VICReg. It spreads the embeddings more widely, so the gradients are larger, and
     # the learning rate is lower.
@@ -1007,39 +1011,49 @@ ABLATION = {
 }
 
 # The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md).
-# Trainings that diverged are left out. error is the prediction error, dims is the
-# participation_ratio, sign is the share of the variance that the sign explains, and
-# 1-shot is the accuracy with one label per class. Chance is 25 %.
+# Trainings that diverged are left out. `--collapse` trains one seed for 35 epochs, so
+# its numbers differ. error is the prediction error; two rows have no trained predictor.
+# std is the standard deviation of the embeddings, divided by its value before training.
+# dims is the participation_ratio. sign is the share of the variance that the sign
+# explains. 1-shot is the accuracy with one label per class; chance is 25 %.
 #
-#                       |-------- parts used --------|  |---------- results ---------|
-#  row                  Pred  stop-g. EMA  Var    Cov    error     dims    sign   1-shot
-#  "untrained"                                                     2.5   68.9 %   68.2 %
-#  "everything"         yes   yes    yes  yes     yes  0.00825     4.9   22.3 %   99.9 %
-#  "no prediction"      no    yes    yes  yes     yes              5.6   47.8 %   77.7 %
-#  "no stop-gradient"   yes   no     no   yes     yes  0.00066     1.3    0.6 %   80.1 %
-#  "no EMA"             yes   yes    no   yes     yes  0.00862     5.3   24.7 %   99.8 %
-#  "no Var"             yes   yes    yes  no      yes  0.00880     2.3    4.7 %   97.9 %
-#  "no Cov"             yes   yes    yes  yes     no   0.10212     2.3   20.0 %   87.4 %
-#  "no Var, no Cov"     yes   yes    yes  no      no   0.06278     2.5   13.8 %   96.8 %
-#  "no EMA, Var or Cov" yes   yes    no   no      no   0.03794     2.6   13.2 %   97.8 %
-#  "prediction alone"   yes   no     no   no      no   0.00004     4.3    8.0 %   43.8 %
-#  "strong Var"         yes   no     no   strong  yes  0.01093     4.7    1.3 %  100.0 %
+#                       |------- parts used ------|  |----------- results ------------|
+#  row                  Pred  stop  EMA  Var    Cov    error   std  dims sign %  1-shot %
+#  "untrained"                                                1.00   2.5   68.9      68.2
+#  "everything"         yes   yes   yes  yes    yes  0.00825  0.67   4.9   22.3      99.9
+#  "no prediction"      no    yes   yes  yes    yes           0.56   5.6   47.8      77.7
+#  "no stop-gradient"   yes   no    no   yes    yes  0.00066  0.47   1.3    0.6      80.1
+#  "no EMA"             yes   yes   no   yes    yes  0.00862  0.65   5.3   24.7      99.8
+#  "no Var"             yes   yes   yes  no     yes  0.00880  0.74   2.3    4.7      97.9
+#  "no Cov"             yes   yes   yes  yes    no   0.10212  1.87   2.3   20.0      87.4
+#  "no Var, no Cov"     yes   yes   yes  no     no   0.06278  1.74   2.5   13.8      96.8
+#  "no EMA, Var or Cov" yes   yes   no   no     no   0.03794  1.71   2.6   13.2      97.8
+#  "prediction alone"   yes   no    no   no     no   0.00004  0.02   4.3    8.0      43.8
+#  "strong Var"         yes   no    no   strong yes  0.01093  1.62   4.7    1.3     100.0
 #
-# The stop-gradient prevents collapse here. Compare "prediction alone" with "no EMA, Var
-# or Cov", and "no stop-gradient" with "no EMA". The rows of a pair differ only in the
-# stop-gradient. Without it, the error is tiny. In "prediction alone", the embeddings
-# come close to a point. In "no stop-gradient", they come close to a line: Var and Cov
-# prevent the point, but they are too weak to prevent the line.
+# The stop-gradient prevents collapse here. "no stop-gradient" and "no EMA" differ only
+# in the stop-gradient, and so do "prediction alone" and "no EMA, Var or Cov". Without
+# it, the error is far lower, and the embeddings collapse: to a line in "no
+# stop-gradient", and to a point in "prediction alone". (The point shows in std. dims
+# does not depend on the size of the embeddings, so it does not show the point.)
 #
-# Var and Cov make training reliable. Without Var, the worst of the 20 seeds reaches a
-# 1-shot accuracy of 75 %, and with everything 99 %. Without Cov, the embeddings and the
-# gradients are larger, and 6 of 20 trainings of "no Cov" and 7 of "no Var, no Cov"
-# diverge. But Var has a price: without it, the embeddings keep less of the sign.
+# Var prevents the point. It also keeps dimensions in use: without Var, dims falls from
+# 4.9 to 2.3, and the worst of the 20 seeds reaches a 1-shot accuracy of 75 %, while
+# with everything it reaches 99 %. But with Var, more of the sign stays.
 #
-# A strong Var can replace the stop-gradient. Then the gradient also reaches the
-# targets, and removes the sign from them directly. But training fails more often: after
-# 50 epochs, 15 of 1,000 seeds are below 95 % 1-shot. With everything, only one of 1,000
-# seeds is below 95 %, and one more diverges.
+# Cov keeps the embeddings small, because covariances grow with the embeddings. Without
+# Cov, the gradients are larger, and 6 of 20 trainings of "no Cov" and 7 of "no Var, no
+# Cov" diverge. Cov does not prevent the line here. On a line, all dimensions can have
+# the standard deviation 0.1 that Var asks for. Their covariances are then 0.1 * 0.1 =
+# 0.01. Cov squares them, so it costs less than the line saves in the error.
+#
+# EMA is not needed here: "no EMA" is about as good as "everything".
+#
+# A strong Var can replace the stop-gradient. It asks for 4 times the standard
+# deviation, so on a line, Cov would be 4^4 = 256 times as large. And the gradient also
+# reaches the targets, and removes the sign from them directly. But training fails more
+# often: after 50 epochs, 15 of 1,000 seeds are below 95 % 1-shot. With everything, only
+# one of 1,000 seeds is below 95 %, and one more diverges.
 
 
 def collapse(cfg, seed):
@@ -1071,9 +1085,8 @@ sign        share of the variance that the sign explains beyond pattern and posi
             untrained_std = std
         std /= untrained_std
         dimensions = participation_ratio(patch_vectors)
-        image_vectors = embed(test_images, model, cfg)
         one_shot, _, _, sign = evaluate(
-            image_vectors, patch_vectors, test_signs, test_labels, seed
+            embed(test_images, model, cfg), patch_vectors, test_signs, test_labels, seed
         )
         verdict = ""
         if std < 0.1:  # these limits are chosen by eye
@@ -1100,7 +1113,7 @@ def main():
     if options.seed < 0:  # Random(-1) would be the same as Random(1)
         parser.error("--seed must be 0 or more")
     if options.collapse:
-        # Eleven models are trained. To save time, each gets fewer epochs.
+        # Each row trains a model. To save time, it gets fewer epochs than in the demo.
         collapse(Config(epochs=35), options.seed)
     else:
         demo(Config(), options.seed)
