@@ -40,20 +40,18 @@ of the hidden patch, and this improves the prediction.
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and the error would be 0. This is
 called collapse. If the gradient also flowed through the targets, training could reach
-it by pulling the targets towards the predictions. With the stop-gradient, each step can
-only improve the predictions of the present targets. Nobody fully understands why this
-is enough to prevent collapse. In the experiments of section 10, it is enough.
+it by pulling the targets towards the predictions. With the stop-gradient, the gradient
+can only improve the predictions. Nobody fully understands why this is enough to prevent
+collapse. In the experiments of section 10, it is enough.
 
-The loss has two more terms, which also act against collapse. One asks each number of
-the embedding to vary from patch to patch. The other asks these numbers to be
-uncorrelated. If all of them rose and fell together, the embeddings would lie on a line.
-That is a second kind of collapse.
+The loss has two more terms, which also act against collapse. The variance loss asks
+each number of the embedding to vary from patch to patch. The covariance loss asks these
+numbers to be uncorrelated. If all of them rose and fell together, the embeddings would
+lie on a line. That is a second kind of collapse.
 
-`python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
-trains it several times, with different parts left out.
+`python3 jepa.py` trains a JEPA. With --collapse, it trains several with parts left out.
 
-Every function uses only functions above it. Shapes are given in brackets: [n][D] is a
-list of n rows, and each row is a list of D numbers.
+Shapes are given in brackets: [n][D] is a list of n rows, each with D numbers.
 
     N  images in a dataset    K  patches in an image    D  numbers in an embedding
     B  images in a batch      P  pixels in a patch      n, m, k  other counts
@@ -83,14 +81,13 @@ class Config:
     batch_size: int = 5  # B
     lr: float = 0.02  # learning rate
     ema_momentum: float = 0.95  # new target = 0.95 * old + 0.05 * context
-    # The loss is a weighted sum of three terms (section 4). The weights were found by
-    # trial.
+    # The three terms of the loss (section 4) have weights, which were found by trial.
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # the variance loss asks for this standard deviation
-    # False: the context encoder also makes the targets, and gradients flow through
-    # them.
+    gamma: float = 0.1  # the variance loss asks for at least this std
+    # If this is False, the context encoder makes the targets, and gradients flow
+    # through them.
     stop_gradient: bool = True
 
     def __post_init__(self):
@@ -103,13 +100,11 @@ class Config:
 # ---- 2. Data -------------------------------------------------------------------------
 # An image has 4x4 pixels, from -1 for black to 1 for white. It shows one of four
 # patterns, multiplied by a random contrast of 0.8 to 1. Then each of its four patches
-# is multiplied by a random sign, 1 or -1, and every pixel gets some noise. The patches
-# of an image share the pattern and the contrast, so these can be predicted from the
-# other patches. The sign cannot.
+# is multiplied by a random sign, and every pixel gets some noise. The patches share
+# the contrast, so it can be predicted, like the pattern.
 
-# Each pattern is a function of row and column that returns a pixel. The first is a ramp
-# from black on the left to white on the right. The last is grey, and a sign does not
-# change it.
+# Each pattern is a function of row and column that returns a pixel. The first two are
+# ramps from black to white. The last is grey, and a sign does not change it.
 PATTERNS = {
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,  # -1, -1/3, 1/3, 1
     "v_gradient": lambda row, column: 2.0 * row / 3.0 - 1.0,
@@ -130,8 +125,7 @@ def draw_image(pattern, rng):
     signs = [rng.choice([-1, 1]) for _ in range(4)]
     for row in range(4):
         for column in range(4):
-            # Patches 0 and 1 are in the top half, 2 and 3 in the bottom half.
-            index = 2 * (row // 2) + column // 2
+            index = 2 * (row // 2) + column // 2  # patches 0 and 1 are at the top
             pixel = signs[index] * image[row][column] + rng.gauss(0.0, 0.1)
             # Round, because platforms differ in the last digits of gauss().
             image[row][column] = round(pixel, 6)
@@ -139,22 +133,16 @@ def draw_image(pattern, rng):
 
 
 def draw_dataset(per_pattern, rng):
-    """Draw per_pattern images of each pattern. Return the images, signs and labels.
-
-    The patterns take turns, so the first four images show one of each.
-    """
-    labels = list(PATTERNS) * per_pattern
+    """Draw per_pattern images of each pattern. Return the images, signs and labels."""
+    labels = list(PATTERNS) * per_pattern  # the patterns take turns
     pairs = [draw_image(label, rng) for label in labels]
     images, signs = zip(*pairs)  # a list of pairs becomes two tuples
     return images, signs, labels
 
 
-# Your own data can be lists, iterators, NumPy arrays, PyTorch tensors or pandas frames.
-# The next two functions turn such data into lists and check them. Skip them at first.
-
-
+# The next two functions turn your own data into checked lists. Skip them at first.
 def to_list(values):
-    """Return the items of a list, array or data frame. Refuse a str or dict."""
+    """Return the items of a list, iterator, array or frame. Refuse a str or dict."""
     if isinstance(values, (str, dict)):
         raise TypeError(f"expected a list, got a {type(values).__name__}")
     if hasattr(values, "to_numpy"):  # pandas
@@ -165,9 +153,9 @@ def to_list(values):
 
 
 def to_rows(values, name="data"):
-    """Return a table of numbers as a list of rows of floats [n][k].
+    """Return a table as rows of floats [n][k]. Refuse ragged rows, nan and inf.
 
-    Raise ValueError unless all numbers are finite and all rows have the same length.
+    Raise ValueError with `name`, which says what the table is.
     """
     try:
         rows = [[float(value) for value in to_list(row)] for row in to_list(values)]
@@ -219,8 +207,8 @@ def cut_images(images, cfg):
 
 
 # ---- 3. A network, forward and backward ----------------------------------------------
-# All networks here have two linear layers, with a ReLU between them: relu(a) is a for
-# a > 0, and 0 otherwise. A bias is the weight of an input that is always 1. So we
+# All networks here have two linear layers, with a ReLU between them: relu(v) is the
+# maximum of v and 0. A bias is the weight of an input that is always 1. So we
 # append a 1 to the input of each layer, and a network is just two matrices, W1 and W2.
 #
 # In the backward pass, dA stands for the gradient of the loss with respect to A. Take a
@@ -228,7 +216,6 @@ def cut_images(images, cfg):
 # rule, dW[i][j] is the sum over r of X[r][i] * dY[r][j], and dX[r][i] is the sum over j
 # of dY[r][j] * W[i][j]. As matrix products, with .T for transpose:
 #     dW = X.T @ dY    and    dX = dY @ W.T
-
 
 try:
     from math import sumprod as dot  # built into Python 3.12 and newer, and faster
@@ -275,11 +262,8 @@ def sum_of_squares(x):
 
 
 def init_layer(num_in, num_out, rng):
-    """Return random weights [in+1][out]. The last row has the biases, which start at 0.
-
-    The more inputs and outputs a layer has, the smaller its weights. This keeps values
-    and gradients in bounds (Glorot and Bengio 2010, eq. 16).
-    """
+    """Return random weights [in+1][out]. The last row, the biases, starts at 0."""
+    # This limit keeps values and gradients in bounds (Glorot and Bengio 2010, eq. 16).
     limit = sqrt(6.0 / (num_in + num_out))
     weights = [
         [rng.uniform(-limit, limit) for _ in range(num_out)] for _ in range(num_in)
@@ -312,11 +296,10 @@ def mlp_backward(net, cache, dy, need_dx=False):
     """
     x, h = cache  # [n][in+1] and [n][hidden+1], with the 1s
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    # The 1s in h are constants and need no gradient. So we drop the bias row of W2
-    # here, and the last number of each h_row below.
+    # The 1s in h are constants, so we drop the bias row of W2, and the 1 of each h_row.
     W2 = net["W2"][:-1]  # [hidden][out], row j: from hidden unit j to the outputs
-    # The gradient of h is dy @ W2.T, so its number [r][j] is dot(dy[r], W2[j]). We need
-    # it only where ReLU passes it on, where h is above 0. Elsewhere dz is 0.
+    # The gradient of h is dy @ W2.T, so its number [r][j] is dot(dy[r], W2[j]). Where h
+    # is above 0, ReLU passes it on. Elsewhere dz is 0, so we do not compute it.
     dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
         dz_row = []
@@ -351,32 +334,26 @@ def init_model(cfg, rng):
 
 
 # ---- 4. The losses, each with its gradient -------------------------------------------
-# The first loss is the prediction error. The other two come from another method, VICReg
-# (Bardes, Ponce and LeCun 2022), and work against collapse. They act on the context
-# embeddings of a batch. The variance loss asks every dimension, that is, each of the D
-# numbers of an embedding, to vary. The covariance loss asks the dimensions to be
-# uncorrelated.
+# The first loss is the prediction error. The variance and the covariance loss come from
+# another method, VICReg (Bardes, Ponce and LeCun 2022). They act on the context
+# embeddings of a batch. Each of the D numbers of an embedding is called a dimension.
 
 EPS = 1e-4  # added to each variance: at 0, the square root has no derivative
 
 
 def mse_loss(predictions, targets):
-    """Return the mean squared error of predictions [n][D] for targets [n][D].
-
-    Return also its gradient [n][D] with respect to the predictions.
-    """
+    """Return the mean squared error of predictions and targets, and its gradient."""
     errors = subtract(predictions, targets)  # [n][D]
     count = len(errors) * len(errors[0])
     loss = sum_of_squares(errors) / count
-    return loss, scale(2.0 / count, errors)
+    return loss, scale(2.0 / count, errors)  # with respect to the predictions, [n][D]
 
 
 def centered_columns(embeddings):
-    """Return the columns of embeddings [n][D], each minus its mean [D][n]."""
+    """Return the columns of embeddings [n][D] as a list [D][n], each minus its mean."""
     columns = []
     for column in transpose(embeddings):
-        # Subtract the first number first. Then equal numbers become exactly 0.
-        # Otherwise, rounding could make them differ a little.
+        # Subtract the first number first. Then equal numbers give exactly 0.
         column = [v - column[0] for v in column]
         mean = sum(column) / len(column)
         columns.append([v - mean for v in column])
@@ -396,8 +373,7 @@ def variance_loss(embeddings, gamma):
     for column in columns:
         std = sqrt(dot(column, column) / n_minus_1 + EPS)
         loss += max(0.0, gamma - std) / D
-        # Let c be the column.
-        # d loss / d std = -1 / D, as long as std is below gamma.
+        # Let c be the column. As long as std is below gamma, d loss / d std = -1 / D.
         # d std / d c[r] = c[r] / (std * (n - 1)).
         # Together: g[r] = d loss / d c[r] = -c[r] / (D * std * (n - 1)).
         # Before centering, the column was x, with c[r] = x[r] - mean(x). If x[r] rises
@@ -417,26 +393,23 @@ def covariance_loss(embeddings):
     columns = centered_columns(embeddings)  # [D][n]
     D = len(columns)
     n_minus_1 = max(1, len(embeddings) - 1)
-    # The covariance matrix (eq. 3)
-    C = scale(1.0 / n_minus_1, matmul(columns, transpose(columns)))  # [D][D]
+    C = scale(1.0 / n_minus_1, matmul(columns, transpose(columns)))  # [D][D], eq. 3
     for d in range(D):
         C[d][d] = 0.0  # leave out the variances
     loss = sum_of_squares(C) / D
     # Let c_i be the centered column i, so that C[i][j] = dot(c_i, c_j) / (n - 1).
     # d loss / d C[i][j] = 2 C[i][j] / D, and d C[i][j] / d c_i = c_j / (n - 1).
     # C[i][j] and C[j][i] are both in the sum, which gives another factor of 2. So
-    # d loss / d c_i = 4 / (D * (n - 1)) * sum over j of C[i][j] * c_j,
-    # where j = i adds nothing, because C[i][i] was set to 0.
-    # The numbers of this gradient sum to 0, because those of every c_j do. So, as in
-    # variance_loss, centering does not change it.
+    # d loss / d c_i = 4 / (D * (n - 1)) * sum over j of C[i][j] * c_j.
+    # The numbers of this gradient sum to 0, because those of every c_j do. So again,
+    # centering does not change it.
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
 
 
 # ---- 5. The forward pass of one image ------------------------------------------------
-# This is a JEPA in its simplest form: one image, and no gradients. The model is an
-# optional argument, so that you can try the functions without training. Without the
-# argument, they use MODEL, which has random weights.
+# This is a JEPA in its simplest form: one image, and no gradients. If you give these
+# functions no model, they use MODEL, which has random weights.
 
 MODEL = init_model(Config(), Random(0))
 
@@ -509,15 +482,13 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
     avg_context = average(context_embs)
     # Encode the target patches with the encoder that follows by EMA.
     target_embs = [target_encode(patches[i], model) for i in target_mask]
-    # Predict the target embeddings.
+    # Predict the target embeddings, and measure the error in embedding space.
     predictions = [predict(avg_context, pos, model, cfg) for pos in target_mask]
-    # Measure the error in embedding space.
     return mse(predictions, target_embs)
 
 
 # ---- 6. The heart: a batch, forward and backward -------------------------------------
-# This section repeats the computation of jepa_forward for a batch of images, with all
-# three losses and their gradients. Training calls loss_and_gradients, not jepa_forward.
+# This is jepa_forward for a batch of images, with all three losses and their gradients.
 
 
 def loss_and_gradients(batch, model, cfg):
@@ -550,11 +521,9 @@ def loss_and_gradients(batch, model, cfg):
     #     [1/3, 1/3, 1/3, 0, 0, 0] for a target patch of the first image, and
     #     [0, 0, 0, 1/3, 1/3, 1/3] for a target patch of the second image.
     mean_matrix = []  # [m][n]
-    for index in target_index:
-        share = 1.0 / context_index.count(index)
-        mean_matrix.append(
-            [share if other == index else 0.0 for other in context_index]
-        )
+    for t in target_index:
+        share = 1.0 / context_index.count(t)
+        mean_matrix.append([share if c == t else 0.0 for c in context_index])
 
     # Forward
     encoder = model["context_encoder"]
@@ -592,11 +561,10 @@ def loss_and_gradients(batch, model, cfg):
     # One call is missing here on purpose: the backward pass of the target encoder. Its
     # output is taken as given, like a label. This is the stop-gradient.
 
-    # Section 10 also trains without the stop-gradient. There, the context encoder makes
-    # the targets, and gets a second gradient through them.
+    # Without the stop-gradient (section 10), the context encoder also gets a gradient
+    # through the targets.
     if not cfg.stop_gradient:
-        # The error depends only on prediction - target, so the gradient of the targets
-        # is the negative of that of the predictions.
+        # The error depends only on prediction - target, so this is -d_predictions.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
         second_gradient, _ = mlp_backward(encoder, target_cache, d_target_embs)
         add_to(d_encoder, second_gradient, 1.0)
@@ -628,9 +596,8 @@ def ema_update(momentum=Config.ema_momentum, model=MODEL):
 def round_weights(net):
     """Round the weights of a network to six decimals, in place.
 
-    Rounding is not part of the method. It makes results repeatable in practice:
-    versions of Python differ in the last bit of a sum, and training would amplify the
-    difference.
+    This is not part of the method. Versions of Python differ in the last bit of a sum,
+    and training would amplify the difference.
     """
     for layer, weights in net.items():
         net[layer] = [[round(weight, 6) for weight in row] for row in weights]
@@ -672,8 +639,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
             # Average over the images. The last batch can be smaller than the others.
             for term in losses:
                 losses[term] += batch_losses[term] * len(batch) / len(data)
-        # 1e9 is far above any healthy loss. In the demo, the loss stays below 10.
-        if not losses["loss"] < 1e9:  # also true for nan
+        if not losses["loss"] < 1e9:  # also true for nan; a healthy loss is below 10
             raise FloatingPointError(
                 f"training diverged in epoch {epoch}: "
                 f"try a lower lr than {cfg.lr}, and pixels of about -1 to 1"
@@ -687,8 +653,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
 
 
 # ---- 8. Evaluation -------------------------------------------------------------------
-# A low prediction error does not show that anything was learned. So we look at
-# embeddings of new images. These embeddings come from the target encoder, as in I-JEPA.
+# We look at embeddings of new images. They come from the target encoder, as in I-JEPA.
 # From here on labels are used, but only to measure.
 
 
@@ -718,18 +683,17 @@ def trace(x):
 def participation_ratio(embeddings):
     """Return the effective number of dimensions of embeddings [n][D].
 
-    The result is 1 for embeddings on a line, and D if they vary equally in all
-    directions. Let v1, ..., vD be the eigenvalues of the covariance matrix, which are
-    the variances of the embeddings along their principal axes. Return
+    Let v1, ..., vD be the eigenvalues of the covariance matrix. Return
         (v1 + ... + vD)^2 / (v1^2 + ... + vD^2).
-    For a symmetric matrix, the sum of the eigenvalues is the trace, and the sum of
-    their squares is the sum of the squares of all its numbers. So no eigenvalues have
-    to be computed. If all embeddings are equal, return 0.
+    On a line, only one eigenvalue is above 0, and the result is 1. If the embeddings
+    vary equally in all directions, all eigenvalues are equal, and the result is D. For
+    a symmetric matrix, the sum of the eigenvalues is the trace. The sum of their
+    squares is the sum of the squares of all numbers of the matrix.
     """
     columns = centered_columns(to_rows(embeddings))  # [D][n]
     # The covariance matrix times n - 1. The factor does not change the ratio.
     C = matmul(columns, transpose(columns))  # [D][D]
-    return trace(C) ** 2 / max(sum_of_squares(C), 1e-300)  # never divide by 0
+    return trace(C) ** 2 / max(sum_of_squares(C), 1e-300)  # 0 if all rows are equal
 
 
 def group_rows(rows, labels):
@@ -747,8 +711,7 @@ def explained_variance(embeddings, labels):
     """Return the share of the variance of embeddings [n][D] that labels [n] explain.
 
     Each row is replaced by the mean of the rows with its label. The share is the
-    variance of these means, divided by the variance of the rows. If all rows are equal,
-    return 0.
+    variance of these means, divided by the variance of the rows, or 0 if that is 0.
     """
     rows = to_rows(embeddings)
     means = []  # [n][D], grouped by label; a variance does not depend on the order
@@ -769,46 +732,46 @@ def nearest_centroid(train_x, train_labels, x):
 def linear_probe(train_x, train_labels, x):
     """Return a label for each row of x [m][D], by ridge regression on train_x [n][D].
 
-    A linear probe tests how much a linear function can read from embeddings. Each class
-    gets a linear function, which should be 1 on the rows of the class and 0 on the
-    others. A row gets the label whose function is largest. Ridge regression is linear
-    regression with a penalty on large weights. It is solved by 200 steps of gradient
-    descent.
+    This tests how much a linear function can read from embeddings. Each class gets a
+    linear function, which should be 1 on the rows of the class and 0 on the others. A
+    row gets the label whose function is largest. Ridge regression is linear regression
+    with a penalty on large weights. Gradient descent solves it, approximately.
     """
     train_x = to_rows(train_x)
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
     # Let X be train_x minus its mean. We minimize
-    #     |X @ weights + bias - wanted|^2 / 2 + penalty * |weights|^2 / 2.
+    #     |X @ weights + constants - wanted|^2 / 2 + penalty * |weights|^2 / 2.
     # By dW = X.T @ dY of section 3, the gradient of the weights is
-    #     X.T @ (X @ weights + bias - wanted) + penalty * weights.
-    # The bias drops out, because the columns of X sum to 0.
+    #     X.T @ (X @ weights + constants - wanted) + penalty * weights.
+    # The constants drop out, because the columns of X sum to 0.
     X_T = centered_columns(train_x)  # [D][n]
     XtX = matmul(X_T, transpose(X_T))  # [D][D]
     Xt_wanted = matmul(X_T, wanted)  # [D][classes]
-    size = max(trace(XtX), 1e-300)  # never divide by 0
-    penalty = size / 90.0
-    step = 0.9 / size  # small enough, because no eigenvalue of XtX is above its trace
+    # No eigenvalue of XtX is above its trace. So with this step, gradient descent
+    # converges.
+    step = 0.9 / max(trace(XtX), 1e-300)  # never divide by 0
+    penalty = 0.01 / step  # each step shrinks the weights by 1 %
     weights = scale(0.0, Xt_wanted)  # [D][classes], zeros to start from
     for _ in range(200):
         gradient = subtract(matmul(XtX, weights), Xt_wanted)
         gradient = add(gradient, weights, penalty)
         weights = add(weights, gradient, -step)
-    # The best biases make the mean of train_x give the mean of wanted.
+    # Choose the bias of each class such that, at the mean of train_x, its function is
+    # the mean of its column of wanted.
     bias = subtract([average(wanted)], matmul([average(train_x)], weights))
-    weights += bias  # [D+1][classes], a list with the biases as its last row
+    weights += bias  # append a row: [D+1][classes]
     values = matmul([[*row, 1.0] for row in to_rows(x)], weights)  # [m][classes]
-    # For each row, take the class with the largest value.
     return [classes[row.index(max(row))] for row in values]
 
 
 def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
     """Return the accuracy, 0 to 1, of a classifier that sees few labels.
 
-    The classifier takes the same arguments as nearest_centroid, and also returns a list
-    of labels. In each trial it is given `shots` random rows of each class of x [n][D],
-    with their labels. The classifier has to find the labels of all other rows.
+    In each trial, it is given `shots` random rows of each class of x [n][D], with their
+    labels. It has to find the labels of all other rows. The classifier is a function
+    like nearest_centroid.
     """
     classes = group_rows(to_rows(x), labels)
     for label, rows in classes.items():
@@ -833,10 +796,10 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
 
 
 def r_squared(pred_loss, images, model, cfg):
-    """Estimate the share of the variance of the targets that the predictor explains.
+    """Return the share of the variance of the targets that the predictor explains.
 
-    This is 1 - pred_loss / variance. It is an estimate, because pred_loss is averaged
-    over an epoch in which the weights change. If the variance is 0, return nan.
+    This is an estimate, because pred_loss is the mean over an epoch in which the
+    weights changed. If the variance is 0, return nan.
     """
     std = embedding_std(embed_patches(images, model, cfg))
     return 1.0 - pred_loss / std**2 if std > 0.0 else nan
@@ -853,9 +816,9 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     - the share of the variance of the patch vectors that the pattern explains
     - the share that the sign explains beyond pattern and position
 
-    The share of the sign is how much larger the share becomes when the sign is added to
-    pattern and position. The position is needed, because the effect of the sign depends
-    on it: in h_gradient, the sign -1 makes left patches lighter and right ones darker.
+    The last one is what pattern, position and sign explain together, minus what pattern
+    and position explain. The effect of the sign depends on the position: in h_gradient,
+    the sign -1 makes left patches lighter and right patches darker.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -879,11 +842,8 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
 
 
 def shade(pixel):
-    """Return two characters for a pixel, from blank for black to @@ for white.
-
-    A hidden pixel is None, and is shown as ??.
-    """
-    if pixel is None:
+    """Return two characters for a pixel, from blank for black to @@ for white."""
+    if pixel is None:  # hidden
         return "??"
     level = min(9, max(0, int(5 * pixel + 5)))  # from -1 to 1 -> from 0 to 9
     return 2 * " .:-=+*#%@"[level]
@@ -934,8 +894,7 @@ R2: 1 for perfect prediction, 0 for always predicting the mean target
                 f"Cov: {losses['cov']:.4f} | R2: {r2:.2f}"
             )
 
-    # For each model of the demo we make a new Random(seed), and train() first draws the
-    # weights from it. So all models start from the same weights.
+    # Each model gets a new Random(seed), so all models start from the same weights.
     jepa, _ = train(images, cfg, Random(seed), on_epoch=report)
     print("""
 Representation Quality Test
@@ -985,8 +944,7 @@ Linear Probe Test: {probes['JEPA']:.1%} accuracy on downstream classification! \
 
 
 # ---- 10. Ablation: which part prevents collapse? -------------------------------------
-# An ablation leaves out parts of a method, to see what they do. Each row of ABLATION
-# changes some settings.
+# An ablation leaves out parts of a method. Each row of ABLATION changes some settings.
 
 # Without the stop-gradient, the context encoder makes the targets, and the target
 # encoder is idle. But the evaluation reads the target encoder. So we set the momentum
@@ -994,7 +952,7 @@ Linear Probe Test: {probes['JEPA']:.1%} accuracy on downstream classification! \
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
-    "untrained": {"epochs": 1, "lr": 0.0},  # an epoch with learning rate 0
+    "untrained": {"epochs": 1, "lr": 0.0},  # one epoch, to measure its error
     "everything": {},
     "no prediction": {"pred_weight": 0.0},
     "no stop-gradient": ONE_ENCODER,
@@ -1004,56 +962,58 @@ ABLATION = {
     "no Var, no Cov": NO_VAR_NO_COV,
     "no EMA, Var or Cov": {"ema_momentum": 0.0, **NO_VAR_NO_COV},
     "prediction alone": {**ONE_ENCODER, **NO_VAR_NO_COV},  # no stop-gradient, either
-    # This is another recipe: a strong variance loss in place of the stop-gradient, as
-    # in VICReg. It spreads the embeddings more widely, so the gradients are larger, and
-    # the learning rate is lower.
+    # Here, a strong variance loss replaces the stop-gradient, as in VICReg. It spreads
+    # the embeddings, so the gradients are larger, and the learning rate is lower.
     "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
 # The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md).
 # Trainings that diverged are left out. `--collapse` trains one seed for 35 epochs, so
-# its numbers differ. error is the prediction error; two rows have no trained predictor.
-# std is the standard deviation of the embeddings, divided by its value before training.
+# its numbers differ. error is the prediction error, where the predictor is trained. std
+# is the standard deviation of the embeddings, divided by its value before training.
 # dims is the participation_ratio. sign is the share of the variance that the sign
 # explains. 1-shot is the accuracy with one label per class; chance is 25 %.
 #
-#                       |------- parts used ------|  |----------- results ------------|
-#  row                  Pred  stop  EMA  Var    Cov    error   std  dims sign %  1-shot %
-#  "untrained"                                                1.00   2.5   68.9      68.2
-#  "everything"         yes   yes   yes  yes    yes  0.00825  0.67   4.9   22.3      99.9
-#  "no prediction"      no    yes   yes  yes    yes           0.56   5.6   47.8      77.7
-#  "no stop-gradient"   yes   no    no   yes    yes  0.00066  0.47   1.3    0.6      80.1
-#  "no EMA"             yes   yes   no   yes    yes  0.00862  0.65   5.3   24.7      99.8
-#  "no Var"             yes   yes   yes  no     yes  0.00880  0.74   2.3    4.7      97.9
-#  "no Cov"             yes   yes   yes  yes    no   0.10212  1.87   2.3   20.0      87.4
-#  "no Var, no Cov"     yes   yes   yes  no     no   0.06278  1.74   2.5   13.8      96.8
-#  "no EMA, Var or Cov" yes   yes   no   no     no   0.03794  1.71   2.6   13.2      97.8
-#  "prediction alone"   yes   no    no   no     no   0.00004  0.02   4.3    8.0      43.8
-#  "strong Var"         yes   no    no   strong yes  0.01093  1.62   4.7    1.3     100.0
+#                       |------- parts used ------|  |----------- results -----------|
+#  row                  Pred  stop  EMA  Var    Cov    error   std  dims sign % 1-shot %
+#  "untrained"                                                1.00   2.5   68.9     68.2
+#  "everything"         yes   yes   yes  yes    yes  0.00825  0.67   4.9   22.3     99.9
+#  "no prediction"      no    yes   yes  yes    yes           0.56   5.6   47.8     77.7
+#  "no stop-gradient"   yes   no    no   yes    yes  0.00066  0.47   1.3    0.6     80.1
+#  "no EMA"             yes   yes   no   yes    yes  0.00862  0.65   5.3   24.7     99.8
+#  "no Var"             yes   yes   yes  no     yes  0.00880  0.74   2.3    4.7     97.9
+#  "no Cov"             yes   yes   yes  yes    no   0.10212  1.87   2.3   20.0     87.4
+#  "no Var, no Cov"     yes   yes   yes  no     no   0.06278  1.74   2.5   13.8     96.8
+#  "no EMA, Var or Cov" yes   yes   no   no     no   0.03794  1.71   2.6   13.2     97.8
+#  "prediction alone"   yes   no    no   no     no   0.00004  0.02   4.3    8.0     43.8
+#  "strong Var"         yes   no    no   strong yes  0.01093  1.62   4.7    1.3    100.0
 #
 # The stop-gradient prevents collapse here. "no stop-gradient" and "no EMA" differ only
 # in the stop-gradient, and so do "prediction alone" and "no EMA, Var or Cov". Without
 # it, the error is far lower, and the embeddings collapse: to a line in "no
-# stop-gradient", and to a point in "prediction alone". (The point shows in std. dims
-# does not depend on the size of the embeddings, so it does not show the point.)
+# stop-gradient", and to a point in "prediction alone". The point shows in the column
+# std. It does not show in dims, which does not depend on the size of the embeddings.
 #
-# Var prevents the point. It also keeps dimensions in use: without Var, dims falls from
-# 4.9 to 2.3, and the worst of the 20 seeds reaches a 1-shot accuracy of 75 %, while
-# with everything it reaches 99 %. But with Var, more of the sign stays.
+# Without the stop-gradient, Var and Cov prevent the point, but not the line. On a line,
+# every dimension can have the standard deviation 0.1 that Var asks for. Then each of
+# the 6 * 5 covariances is 0.1 * 0.1 = 0.01, and Cov adds only 100 * 30 * 0.01^2 / 6 =
+# 0.05 to the loss. The error saves more: compared with "no EMA", 75 * 0.00862 = 0.65
+# falls to 75 * 0.00066 = 0.05.
 #
-# Cov keeps the embeddings small, because covariances grow with the embeddings. Without
-# Cov, the gradients are larger, and 6 of 20 trainings of "no Cov" and 7 of "no Var, no
-# Cov" diverge. Cov does not prevent the line here. On a line, all dimensions can have
-# the standard deviation 0.1 that Var asks for. Their covariances are then 0.1 * 0.1 =
-# 0.01. Cov squares them, so it costs less than the line saves in the error.
+# With the stop-gradient, Var and Cov are not needed on most seeds, but they help. They
+# keep dimensions in use: without one of them, dims falls from 4.9 to 2.3, and without
+# Var, the worst of the 20 seeds reaches a 1-shot accuracy of only 75 %. Cov also keeps
+# the embeddings small, because covariances grow with the embeddings. Without Cov, the
+# gradients are larger, and 6 of 20 trainings of "no Cov" and 7 of "no Var, no Cov"
+# diverge. But with Var, more of the sign stays.
 #
 # EMA is not needed here: "no EMA" is about as good as "everything".
 #
 # A strong Var can replace the stop-gradient. It asks for 4 times the standard
-# deviation, so on a line, Cov would be 4^4 = 256 times as large. And the gradient also
-# reaches the targets, and removes the sign from them directly. But training fails more
-# often: after 50 epochs, 15 of 1,000 seeds are below 95 % 1-shot. With everything, only
-# one of 1,000 seeds is below 95 %, and one more diverges.
+# deviation. So on a line, Cov would add 4^4 * 0.05 = 12.8 to the loss, far more than
+# the error could save. And the gradient through the targets removes the sign from them
+# directly. But after 50 epochs, 15 of 1,000 seeds are below 95 % 1-shot. With
+# everything, one is, and one more diverges.
 
 
 def collapse(cfg, seed):
@@ -1061,9 +1021,9 @@ def collapse(cfg, seed):
     rng = Random(seed)
     images, _, _ = draw_dataset(50, rng)
     test_images, test_signs, test_labels = draw_dataset(100, rng)
-    print(f"""Ablation: which part prevents collapse?
+    print(f"""Ablation, {cfg.epochs} epochs: which part prevents collapse?
 ============================================================
-Pred        prediction error in the last of {cfg.epochs} epochs
+Pred        prediction error in the last epoch, if the predictor is trained
 R2          1 for perfect prediction, 0 for always predicting the mean target
 std         standard deviation of the embeddings, divided by its value before training
 dimensions  how many of the {cfg.embed_dim} dimensions the embeddings use
@@ -1113,8 +1073,7 @@ def main():
     if options.seed < 0:  # Random(-1) would be the same as Random(1)
         parser.error("--seed must be 0 or more")
     if options.collapse:
-        # Each row trains a model. To save time, it gets fewer epochs than in the demo.
-        collapse(Config(epochs=35), options.seed)
+        collapse(Config(epochs=35), options.seed)  # fewer epochs, to save time
     else:
         demo(Config(), options.seed)
 

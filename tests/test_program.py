@@ -162,13 +162,15 @@ class Pages(unittest.TestCase):
             self.assertIn(words, text)
         source = read("jepa.py")
         value = lambda row, figure: recorded("study.txt", row.replace("everything", "JEPA"))[0].get(figure, (0,))[0]
+        columns = (("Pred", 1, 5), ("std", 1, 2), ("dimensions", 1, 1), ("sign", 100, 1), ("1-shot", 100, 1))
         for row in jepa.ABLATION:
-            numbers = [f"{value(row, 'std'):.2f}", f"{value(row, 'dimensions'):.1f}", *[f"{100 * value(row, figure):.1f}" for figure in ("sign", "1-shot")]]
-            numbers = ([f"{value(row, 'Pred'):.5f}"] if row not in ("untrained", "no prediction") else []) + numbers
+            skip = row in ("untrained", "no prediction")  # their predictor is not trained
+            numbers = [f"{factor * value(row, figure):.{digits}f}" for figure, factor, digits in columns[skip:]]
             self.assertRegex(source, f'#  "{row}" .*  ' + " +".join(numbers) + "\n")
-        for words in (*[f" {100 * row['1-shot'][1]:.0f} %" for row in (no_var, short)], f"{slow} of 1,000", recorded("study.txt", "no Cov")[1].split(": ")[1][:7],
+        for words in (f"only {100 * no_var['1-shot'][1]:.0f} %", f"{slow} of 1,000", recorded("study.txt", "no Cov")[1].split(": ")[1][:7],
+                      *[f"75 * {value(row, 'Pred'):.5f} = {75 * value(row, 'Pred'):.2f}" for row in ("no EMA", "no stop-gradient")],
                       f"{value('JEPA', 'dimensions'):.1f} to {value('no Var', 'dimensions'):.1f}"):
-            self.assertIn(words, source.replace("\n#", ""))
+            self.assertIn(words, source.replace("\n#", "").replace("  ", " "))
         (halved, block), (_, other) = [recorded(name, "no Cov") for name in ("no_cov_lr.txt", "no_cov_no_ema.txt")]
         self.assertTrue(": 0 of 20 diverged" in block and ": 0 of 20 diverged" in other)
         for words in (*gaps[:2], *["recorded/" + name for name in os.listdir(os.path.join(ROOT, STUDIES, "recorded"))],
