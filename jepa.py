@@ -41,8 +41,8 @@ A low error alone proves nothing. If the encoders gave every patch the same embe
 the predictor could always answer with that embedding, and the error would be 0. This is
 called collapse. If the gradient also flowed through the targets, training could reach
 it by pulling the targets towards the predictions. With the stop-gradient, the gradient
-can only improve the predictions. Nobody fully understands why this is enough to prevent
-collapse. In the experiments of section 10, it is enough.
+can only pull the predictions towards the targets. Nobody fully understands why this is
+enough to prevent collapse. In the experiments of section 10, it is enough.
 
 The loss has two more terms, which also act against collapse. The variance loss asks
 each number of the embedding to vary from patch to patch. The covariance loss asks these
@@ -86,8 +86,8 @@ class Config:
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
     gamma: float = 0.1  # the variance loss asks for at least this std
-    # If this is False, the context encoder makes the targets, and gradients flow
-    # through them.
+    # If this is False, the context encoder also makes the targets, and is also trained
+    # by the gradient that flows through them.
     stop_gradient: bool = True
 
     def __post_init__(self):
@@ -115,8 +115,8 @@ PATTERNS = {
 
 def clean_image(pattern, contrast=0.9):  # 0.9 is the mean contrast
     """Return an image [4][4] of a pattern, without signs and noise."""
-    pixel = PATTERNS[pattern]
-    return [[contrast * pixel(row, column) for column in range(4)] for row in range(4)]
+    value = PATTERNS[pattern]
+    return [[contrast * value(row, column) for column in range(4)] for row in range(4)]
 
 
 def draw_image(pattern, rng):
@@ -135,8 +135,8 @@ def draw_image(pattern, rng):
 def draw_dataset(per_pattern, rng):
     """Draw per_pattern images of each pattern. Return the images, signs and labels."""
     labels = list(PATTERNS) * per_pattern  # the patterns take turns
-    pairs = [draw_image(label, rng) for label in labels]
-    images, signs = zip(*pairs)  # a list of pairs becomes two tuples
+    # zip(*pairs) turns a list of pairs into two tuples.
+    images, signs = zip(*[draw_image(label, rng) for label in labels])
     return images, signs, labels
 
 
@@ -296,10 +296,11 @@ def mlp_backward(net, cache, dy, need_dx=False):
     """
     x, h = cache  # [n][in+1] and [n][hidden+1], with the 1s
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    # The 1s in h are constants, so we drop the bias row of W2, and the 1 of each h_row.
+    # The 1s in h are constants and get no gradient. So we need W2 without its bias row,
+    # and each row of h without its last number.
     W2 = net["W2"][:-1]  # [hidden][out], row j: from hidden unit j to the outputs
-    # The gradient of h is dy @ W2.T, so its number [r][j] is dot(dy[r], W2[j]). Where h
-    # is above 0, ReLU passes it on. Elsewhere dz is 0, so we do not compute it.
+    # dh = dy @ W2.T, so dh[r][j] = dot(dy[r], W2[j]). ReLU passes dh on where h is
+    # above 0. Elsewhere dz is 0, and we need not compute dh.
     dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
         dz_row = []
@@ -309,7 +310,7 @@ def mlp_backward(net, cache, dy, need_dx=False):
     dW1 = matmul(transpose(x), dz)  # [in+1][hidden]
     dx = None
     if need_dx:
-        dx = matmul(dz, transpose(net["W1"][:-1]))  # [n][in], no biases here, either
+        dx = matmul(dz, transpose(net["W1"][:-1]))  # [n][in], without the biases
     return {"W1": dW1, "W2": dW2}, dx
 
 
@@ -353,7 +354,8 @@ def centered_columns(embeddings):
     """Return the columns of embeddings [n][D] as a list [D][n], each minus its mean."""
     columns = []
     for column in transpose(embeddings):
-        # Subtract the first number first. Then equal numbers give exactly 0.
+        # Subtract the first number first. Then equal numbers give exactly 0, without
+        # rounding errors.
         column = [v - column[0] for v in column]
         mean = sum(column) / len(column)
         columns.append([v - mean for v in column])
@@ -401,8 +403,8 @@ def covariance_loss(embeddings):
     # d loss / d C[i][j] = 2 C[i][j] / D, and d C[i][j] / d c_i = c_j / (n - 1).
     # C[i][j] and C[j][i] are both in the sum, which gives another factor of 2. So
     # d loss / d c_i = 4 / (D * (n - 1)) * sum over j of C[i][j] * c_j.
-    # The numbers of this gradient sum to 0, because those of every c_j do. So again,
-    # centering does not change it.
+    # The numbers of this gradient sum to 0, because those of every c_j do. So, as in
+    # variance_loss, it is also the gradient of the column before centering.
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
 
@@ -459,14 +461,14 @@ def mse(predictions, targets):
 
 
 def check_masks(context_mask, target_mask, num_patches):
-    """Raise ValueError if a mask has a number out of range, or if a patch occurs twice.
+    """Raise ValueError if a mask is empty or out of range, or if a patch occurs twice.
 
     A mask is a list of patch numbers, from 0 to num_patches - 1. The context mask names
     the visible patches, and the target mask the hidden ones.
     """
     both = [*context_mask, *target_mask]
-    in_range = all(i in range(num_patches) for i in both)
-    if not in_range or len(set(both)) < len(both):
+    valid = all(i in range(num_patches) and both.count(i) == 1 for i in both)
+    if not valid or not 0 < len(context_mask) < len(both):  # no mask may be empty
         raise ValueError(
             f"masks must name different patches from 0 to {num_patches - 1}, "
             f"got {context_mask} and {target_mask}"
@@ -500,19 +502,19 @@ def loss_and_gradients(batch, model, cfg):
     """
     # Gather the patches of all images: n context patches and m target patches.
     context_patches = []  # [n][P]
-    context_index = []  # [n], for each context patch, the index of its image
+    context_image_index = []  # [n], the index of the image of each patch
     target_patches = []  # [m][P]
-    target_index = []  # [m], for each target patch, the index of its image
+    target_image_index = []  # [m], the same for the target patches
     positions = []  # [m][K], one-hot
     for index, (patches, context_mask, target_mask) in enumerate(batch):
         check_masks(context_mask, target_mask, cfg.num_patches)
-        for i in context_mask:
-            context_patches.append(patches[i])
-            context_index.append(index)
-        for i in target_mask:
-            target_patches.append(patches[i])
-            target_index.append(index)
-            positions.append(one_hot(i, cfg.num_patches))
+        for pos in context_mask:
+            context_patches.append(patches[pos])
+            context_image_index.append(index)
+        for pos in target_mask:
+            target_patches.append(patches[pos])
+            target_image_index.append(index)
+            positions.append(one_hot(pos, cfg.num_patches))
 
     # For each target patch, the predictor needs the mean of the context embeddings of
     # the same image. We write the means as a matrix product, mean_matrix @
@@ -521,9 +523,9 @@ def loss_and_gradients(batch, model, cfg):
     #     [1/3, 1/3, 1/3, 0, 0, 0] for a target patch of the first image, and
     #     [0, 0, 0, 1/3, 1/3, 1/3] for a target patch of the second image.
     mean_matrix = []  # [m][n]
-    for t in target_index:
-        share = 1.0 / context_index.count(t)
-        mean_matrix.append([share if c == t else 0.0 for c in context_index])
+    for index in target_image_index:
+        share = 1.0 / context_image_index.count(index)
+        mean_matrix.append([share if i == index else 0.0 for i in context_image_index])
 
     # Forward
     encoder = model["context_encoder"]
@@ -589,8 +591,8 @@ def ema_update(momentum=Config.ema_momentum, model=MODEL):
     target = model["target_encoder"]
     context = model["context_encoder"]
     for layer in target:
-        old = scale(momentum, target[layer])
-        target[layer] = add(old, context[layer], 1.0 - momentum)
+        kept = scale(momentum, target[layer])
+        target[layer] = add(kept, context[layer], 1.0 - momentum)
 
 
 def round_weights(net):
@@ -683,12 +685,13 @@ def trace(x):
 def participation_ratio(embeddings):
     """Return the effective number of dimensions of embeddings [n][D].
 
-    Let v1, ..., vD be the eigenvalues of the covariance matrix. Return
+    Let v1, ..., vD be the eigenvalues of the covariance matrix. They are the variances
+    of the embeddings along D perpendicular directions. Return
         (v1 + ... + vD)^2 / (v1^2 + ... + vD^2).
-    On a line, only one eigenvalue is above 0, and the result is 1. If the embeddings
-    vary equally in all directions, all eigenvalues are equal, and the result is D. For
-    a symmetric matrix, the sum of the eigenvalues is the trace. The sum of their
-    squares is the sum of the squares of all numbers of the matrix.
+    On a line, only one of them is above 0, and the result is 1. If the embeddings vary
+    equally in all directions, the result is D. For a symmetric matrix, the sum of the
+    eigenvalues is the trace, and the sum of their squares is the sum of the squares of
+    all numbers of the matrix.
     """
     columns = centered_columns(to_rows(embeddings))  # [D][n]
     # The covariance matrix times n - 1. The factor does not change the ratio.
@@ -725,8 +728,8 @@ def nearest_centroid(train_x, train_labels, x):
     """Return, for each row of x [m][D], the label of the nearest class mean [D]."""
     classes = group_rows(to_rows(train_x), train_labels)
     means = {label: average(rows) for label, rows in classes.items()}
-    rows = to_rows(x)
-    return [min(means, key=lambda label: dist(means[label], row)) for row in rows]
+    x = to_rows(x)
+    return [min(means, key=lambda label: dist(means[label], row)) for row in x]
 
 
 def linear_probe(train_x, train_labels, x):
@@ -742,24 +745,25 @@ def linear_probe(train_x, train_labels, x):
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
     # Let X be train_x minus its mean. We minimize
-    #     |X @ weights + constants - wanted|^2 / 2 + penalty * |weights|^2 / 2.
-    # By dW = X.T @ dY of section 3, the gradient of the weights is
+    #     |X @ weights + constants - wanted|^2 / 2 + penalty * |weights|^2 / 2,
+    # with a constant for each class. By dW = X.T @ dY, the gradient of the weights is
     #     X.T @ (X @ weights + constants - wanted) + penalty * weights.
     # The constants drop out, because the columns of X sum to 0.
     X_T = centered_columns(train_x)  # [D][n]
     XtX = matmul(X_T, transpose(X_T))  # [D][D]
     Xt_wanted = matmul(X_T, wanted)  # [D][classes]
-    # No eigenvalue of XtX is above its trace. So with this step, gradient descent
-    # converges.
+    # Gradient descent converges for steps below 2 / (largest eigenvalue + penalty). No
+    # eigenvalue of XtX is above the trace.
     step = 0.9 / max(trace(XtX), 1e-300)  # never divide by 0
-    penalty = 0.01 / step  # each step shrinks the weights by 1 %
+    penalty = 0.01 / step  # about 1 % of the trace
     weights = scale(0.0, Xt_wanted)  # [D][classes], zeros to start from
     for _ in range(200):
         gradient = subtract(matmul(XtX, weights), Xt_wanted)
         gradient = add(gradient, weights, penalty)
         weights = add(weights, gradient, -step)
-    # Choose the bias of each class such that, at the mean of train_x, its function is
-    # the mean of its column of wanted.
+    # The best constants are the means of the columns of wanted. For a row of x,
+    #     (row - mean of train_x) @ weights + constants = row @ weights + bias,
+    # with bias = constants - (mean of train_x) @ weights.
     bias = subtract([average(wanted)], matmul([average(train_x)], weights))
     weights += bias  # append a row: [D+1][classes]
     values = matmul([[*row, 1.0] for row in to_rows(x)], weights)  # [m][classes]
@@ -817,8 +821,8 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     - the share that the sign explains beyond pattern and position
 
     The last one is what pattern, position and sign explain together, minus what pattern
-    and position explain. The effect of the sign depends on the position: in h_gradient,
-    the sign -1 makes left patches lighter and right patches darker.
+    and position explain. The position is included, because the effect of the sign
+    depends on it: in h_gradient, -1 makes left patches lighter and right ones darker.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -851,7 +855,7 @@ def shade(pixel):
 
 def show(images, titles):
     """Print images [4][4] side by side, under their titles."""
-    print("".join(f"{title!s:18}" for title in titles))  # a title may be a list
+    print("".join(f"{title!s:18}" for title in titles))  # or a list of signs
     for rows in zip(*images):  # the first row of each image, then the second, ...
         print("          ".join("".join(map(shade, row)) for row in rows))
 
@@ -952,7 +956,7 @@ Linear Probe Test: {probes['JEPA']:.1%} accuracy on downstream classification! \
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
 ABLATION = {
-    "untrained": {"epochs": 1, "lr": 0.0},  # one epoch, to measure its error
+    "untrained": {"epochs": 1, "lr": 0.0},  # an epoch without learning
     "everything": {},
     "no prediction": {"pred_weight": 0.0},
     "no stop-gradient": ONE_ENCODER,
@@ -969,10 +973,10 @@ ABLATION = {
 
 # The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md).
 # Trainings that diverged are left out. `--collapse` trains one seed for 35 epochs, so
-# its numbers differ. error is the prediction error, where the predictor is trained. std
-# is the standard deviation of the embeddings, divided by its value before training.
-# dims is the participation_ratio. sign is the share of the variance that the sign
-# explains. 1-shot is the accuracy with one label per class; chance is 25 %.
+# its numbers differ. error is the prediction error, left out where the predictor is not
+# trained. std is the standard deviation of the embeddings, divided by its value before
+# training. dims is the participation_ratio. sign is the share of the variance that the
+# sign explains. 1-shot is the accuracy with one label per class; chance is 25 %.
 #
 #                       |------- parts used ------|  |----------- results -----------|
 #  row                  Pred  stop  EMA  Var    Cov    error   std  dims sign % 1-shot %
@@ -994,26 +998,25 @@ ABLATION = {
 # stop-gradient", and to a point in "prediction alone". The point shows in the column
 # std. It does not show in dims, which does not depend on the size of the embeddings.
 #
-# Without the stop-gradient, Var and Cov prevent the point, but not the line. On a line,
-# every dimension can have the standard deviation 0.1 that Var asks for. Then each of
-# the 6 * 5 covariances is 0.1 * 0.1 = 0.01, and Cov adds only 100 * 30 * 0.01^2 / 6 =
-# 0.05 to the loss. The error saves more: compared with "no EMA", 75 * 0.00862 = 0.65
-# falls to 75 * 0.00066 = 0.05.
+# In "no stop-gradient", Var and Cov prevent the point, but they are too weak to prevent
+# the line. On a line, every dimension can have the standard deviation 0.1 that Var asks
+# for. Then the covariances are 0.1 * 0.1 = 0.01, and Cov adds only
+# 100 * 30 * 0.01^2 / 6 = 0.05 to the loss. The weighted error falls by more, from
+# 75 * 0.00862 = 0.65 in "no EMA" to 75 * 0.00066 = 0.05.
 #
-# With the stop-gradient, Var and Cov are not needed on most seeds, but they help. They
-# keep dimensions in use: without one of them, dims falls from 4.9 to 2.3, and without
-# Var, the worst of the 20 seeds reaches a 1-shot accuracy of only 75 %. Cov also keeps
-# the embeddings small, because covariances grow with the embeddings. Without Cov, the
-# gradients are larger, and 6 of 20 trainings of "no Cov" and 7 of "no Var, no Cov"
-# diverge. But with Var, more of the sign stays.
+# In the rows with the stop-gradient, Var and Cov make training more reliable. Without
+# Var, the worst of the 20 seeds reaches a 1-shot accuracy of only 75 %. Without Cov,
+# the embeddings and the gradients are larger, and 6 of 20 trainings of "no Cov" and 7
+# of "no Var, no Cov" diverge. But with Var, the sign explains 22.3 %, and without it
+# only 4.7 %. Perhaps the sign is an easy way to vary.
 #
 # EMA is not needed here: "no EMA" is about as good as "everything".
 #
-# A strong Var can replace the stop-gradient. It asks for 4 times the standard
-# deviation. So on a line, Cov would add 4^4 * 0.05 = 12.8 to the loss, far more than
-# the error could save. And the gradient through the targets removes the sign from them
-# directly. But after 50 epochs, 15 of 1,000 seeds are below 95 % 1-shot. With
-# everything, one is, and one more diverges.
+# "strong Var" does not need the stop-gradient. It asks for a standard deviation of 0.4.
+# So on a line, each covariance would be 0.16, and Cov would add 12.8 to the loss. The
+# gradient through the targets makes the encoder remove the sign, which it cannot
+# predict. But training is less reliable: of 1,000 seeds, 15 end with a 1-shot accuracy
+# below 95 %. In "everything", 1 of 1,000 does, and 1 more diverges.
 
 
 def collapse(cfg, seed):
@@ -1023,7 +1026,7 @@ def collapse(cfg, seed):
     test_images, test_signs, test_labels = draw_dataset(100, rng)
     print(f"""Ablation, {cfg.epochs} epochs: which part prevents collapse?
 ============================================================
-Pred        prediction error in the last epoch, if the predictor is trained
+Pred        prediction error in the last epoch, if the predictor was trained
 R2          1 for perfect prediction, 0 for always predicting the mean target
 std         standard deviation of the embeddings, divided by its value before training
 dimensions  how many of the {cfg.embed_dim} dimensions the embeddings use

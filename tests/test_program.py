@@ -167,9 +167,9 @@ class Pages(unittest.TestCase):
             skip = row in ("untrained", "no prediction")  # their predictor is not trained
             numbers = [f"{factor * value(row, figure):.{digits}f}" for figure, factor, digits in columns[skip:]]
             self.assertRegex(source, f'#  "{row}" .*  ' + " +".join(numbers) + "\n")
-        for words in (f"only {100 * no_var['1-shot'][1]:.0f} %", f"{slow} of 1,000", recorded("study.txt", "no Cov")[1].split(": ")[1][:7],
+        for words in (f"only {100 * no_var['1-shot'][1]:.0f} %", f"of 1,000 seeds, {slow} end", recorded("study.txt", "no Cov")[1].split(": ")[1][:7],
                       *[f"75 * {value(row, 'Pred'):.5f} = {75 * value(row, 'Pred'):.2f}" for row in ("no EMA", "no stop-gradient")],
-                      f"{value('JEPA', 'dimensions'):.1f} to {value('no Var', 'dimensions'):.1f}"):
+                      f"{100 * value('JEPA', 'sign'):.1f} %, and without it only {100 * value('no Var', 'sign'):.1f} %"):
             self.assertIn(words, source.replace("\n#", "").replace("  ", " "))
         (halved, block), (_, other) = [recorded(name, "no Cov") for name in ("no_cov_lr.txt", "no_cov_no_ema.txt")]
         self.assertTrue(": 0 of 20 diverged" in block and ": 0 of 20 diverged" in other)
