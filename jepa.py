@@ -263,7 +263,8 @@ def sum_of_squares(x):
 
 def init_layer(num_in, num_out, rng):
     """Return random weights [in+1][out]. The last row, the biases, starts at 0."""
-    # This limit keeps values and gradients in bounds (Glorot and Bengio 2010, eq. 16).
+    # This limit is meant to give values and gradients about the same variance in every
+    # layer (Glorot and Bengio 2010, eq. 16).
     limit = sqrt(6.0 / (num_in + num_out))
     weights = [
         [rng.uniform(-limit, limit) for _ in range(num_out)] for _ in range(num_in)
@@ -354,8 +355,8 @@ def centered_columns(embeddings):
     """Return the columns of embeddings [n][D] as a list [D][n], each minus its mean."""
     columns = []
     for column in transpose(embeddings):
-        # Subtract the first number first. Then equal numbers give exactly 0, without
-        # rounding errors.
+        # The mean of equal numbers may be off by a rounding error. We subtract the
+        # first number first, so that equal numbers give exactly 0.
         column = [v - column[0] for v in column]
         mean = sum(column) / len(column)
         columns.append([v - mean for v in column])
@@ -468,7 +469,8 @@ def check_masks(context_mask, target_mask, num_patches):
     """
     both = [*context_mask, *target_mask]
     valid = all(i in range(num_patches) and both.count(i) == 1 for i in both)
-    if not valid or not 0 < len(context_mask) < len(both):  # no mask may be empty
+    # If the context mask is as long as both together, the target mask is empty.
+    if not valid or not 0 < len(context_mask) < len(both):
         raise ValueError(
             f"masks must name different patches from 0 to {num_patches - 1}, "
             f"got {context_mask} and {target_mask}"
@@ -482,7 +484,7 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
     # Encode the context with the encoder that gradient descent trains.
     context_embs = [context_encode(patches[i], model) for i in context_mask]
     avg_context = average(context_embs)
-    # Encode the target patches with the encoder that follows by EMA.
+    # Encode the target patches with the encoder that follows it by EMA.
     target_embs = [target_encode(patches[i], model) for i in target_mask]
     # Predict the target embeddings, and measure the error in embedding space.
     predictions = [predict(avg_context, pos, model, cfg) for pos in target_mask]
@@ -685,13 +687,12 @@ def trace(x):
 def participation_ratio(embeddings):
     """Return the effective number of dimensions of embeddings [n][D].
 
-    Let v1, ..., vD be the eigenvalues of the covariance matrix. They are the variances
-    of the embeddings along D perpendicular directions. Return
-        (v1 + ... + vD)^2 / (v1^2 + ... + vD^2).
-    On a line, only one of them is above 0, and the result is 1. If the embeddings vary
-    equally in all directions, the result is D. For a symmetric matrix, the sum of the
-    eigenvalues is the trace, and the sum of their squares is the sum of the squares of
-    all numbers of the matrix.
+    Let C be the covariance matrix. Return
+        (sum of the diagonal of C)^2 / (sum of the squares of all numbers of C).
+    If the dimensions are uncorrelated and all have the variance v, this is
+    (D * v)^2 / (D * v^2) = D. On a line, C[i][j]^2 = C[i][i] * C[j][j] for all i and j.
+    Then both sums are equal, and the result is 1. In general, the result is
+    (v1 + ... + vD)^2 / (v1^2 + ... + vD^2), where v1, ..., vD are the eigenvalues of C.
     """
     columns = centered_columns(to_rows(embeddings))  # [D][n]
     # The covariance matrix times n - 1. The factor does not change the ratio.
@@ -728,8 +729,7 @@ def nearest_centroid(train_x, train_labels, x):
     """Return, for each row of x [m][D], the label of the nearest class mean [D]."""
     classes = group_rows(to_rows(train_x), train_labels)
     means = {label: average(rows) for label, rows in classes.items()}
-    x = to_rows(x)
-    return [min(means, key=lambda label: dist(means[label], row)) for row in x]
+    return [min(means, key=lambda label: dist(means[label], row)) for row in to_rows(x)]
 
 
 def linear_probe(train_x, train_labels, x):
@@ -744,26 +744,27 @@ def linear_probe(train_x, train_labels, x):
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
-    # Let X be train_x minus its mean. We minimize
-    #     |X @ weights + constants - wanted|^2 / 2 + penalty * |weights|^2 / 2,
-    # with a constant for each class. By dW = X.T @ dY, the gradient of the weights is
-    #     X.T @ (X @ weights + constants - wanted) + penalty * weights.
-    # The constants drop out, because the columns of X sum to 0.
+    # Let X be train_x and Y be wanted, both with the mean of each column subtracted. We
+    # minimize
+    #     |X @ weights - Y|^2 / 2 + penalty * |weights|^2 / 2.
+    # By dW = X.T @ dY of section 3, the gradient is
+    #     X.T @ (X @ weights - Y) + penalty * weights.
+    # Here X.T @ Y is X.T @ wanted, because the columns of X sum to 0.
     X_T = centered_columns(train_x)  # [D][n]
     XtX = matmul(X_T, transpose(X_T))  # [D][D]
-    Xt_wanted = matmul(X_T, wanted)  # [D][classes]
+    XtY = matmul(X_T, wanted)  # [D][classes]
     # Gradient descent converges for steps below 2 / (largest eigenvalue + penalty). No
     # eigenvalue of XtX is above the trace.
     step = 0.9 / max(trace(XtX), 1e-300)  # never divide by 0
     penalty = 0.01 / step  # about 1 % of the trace
-    weights = scale(0.0, Xt_wanted)  # [D][classes], zeros to start from
+    weights = scale(0.0, XtY)  # [D][classes], zeros to start from
     for _ in range(200):
-        gradient = subtract(matmul(XtX, weights), Xt_wanted)
+        gradient = subtract(matmul(XtX, weights), XtY)
         gradient = add(gradient, weights, penalty)
         weights = add(weights, gradient, -step)
-    # The best constants are the means of the columns of wanted. For a row of x,
-    #     (row - mean of train_x) @ weights + constants = row @ weights + bias,
-    # with bias = constants - (mean of train_x) @ weights.
+    # A row of x gets the values
+    #     (row - mean of train_x) @ weights + mean of wanted = row @ weights + bias,
+    # where bias = mean of wanted - mean of train_x @ weights.
     bias = subtract([average(wanted)], matmul([average(train_x)], weights))
     weights += bias  # append a row: [D+1][classes]
     values = matmul([[*row, 1.0] for row in to_rows(x)], weights)  # [m][classes]
@@ -837,9 +838,9 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
             without_sign.append((pattern, position))
             with_sign.append((pattern, position, sign))
     by_pattern = explained_variance(patch_vectors, patterns)
-    by_sign = explained_variance(patch_vectors, with_sign)
-    by_sign -= explained_variance(patch_vectors, without_sign)
-    return one_shot, probe, by_pattern, by_sign
+    by_all = explained_variance(patch_vectors, with_sign)
+    by_others = explained_variance(patch_vectors, without_sign)
+    return one_shot, probe, by_pattern, by_all - by_others
 
 
 # ---- 9. The demo ---------------------------------------------------------------------
@@ -855,7 +856,8 @@ def shade(pixel):
 
 def show(images, titles):
     """Print images [4][4] side by side, under their titles."""
-    print("".join(f"{title!s:18}" for title in titles))  # or a list of signs
+    # !s makes a str of a title. Some titles are lists of signs.
+    print("".join(f"{title!s:18}" for title in titles))
     for rows in zip(*images):  # the first row of each image, then the second, ...
         print("          ".join("".join(map(shade, row)) for row in rows))
 
@@ -917,7 +919,7 @@ Embeddings for different patterns:""")
 
                accuracy on new images      share of patch variance
                 1-shot   linear probe         pattern    sign""")
-    # The pixels have an advantage: 16 numbers per image, while an embedding has only D.
+    # The pixels of an image are 16 numbers. An embedding has only D.
     image_pixels = [[v for row in image for v in row] for image in test_images]
     cut = cut_images(test_images, cfg)  # [N][K][P]
     patch_pixels = [patch for patches in cut for patch in patches]
@@ -973,10 +975,12 @@ ABLATION = {
 
 # The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md).
 # Trainings that diverged are left out. `--collapse` trains one seed for 35 epochs, so
-# its numbers differ. error is the prediction error, left out where the predictor is not
-# trained. std is the standard deviation of the embeddings, divided by its value before
-# training. dims is the participation_ratio. sign is the share of the variance that the
-# sign explains. 1-shot is the accuracy with one label per class; chance is 25 %.
+# its numbers differ. The columns of results are
+#     error   the prediction error, if the predictor is trained
+#     std     the standard deviation of the embeddings, divided by that before training
+#     dims    the participation_ratio
+#     sign    the share of the variance that the sign explains, from evaluate
+#     1-shot  the accuracy with one label per class; chance is 25 %
 #
 #                       |------- parts used ------|  |----------- results -----------|
 #  row                  Pred  stop  EMA  Var    Cov    error   std  dims sign % 1-shot %
@@ -992,31 +996,32 @@ ABLATION = {
 #  "prediction alone"   yes   no    no   no     no   0.00004  0.02   4.3    8.0     43.8
 #  "strong Var"         yes   no    no   strong yes  0.01093  1.62   4.7    1.3    100.0
 #
-# The stop-gradient prevents collapse here. "no stop-gradient" and "no EMA" differ only
-# in the stop-gradient, and so do "prediction alone" and "no EMA, Var or Cov". Without
-# it, the error is far lower, and the embeddings collapse: to a line in "no
-# stop-gradient", and to a point in "prediction alone". The point shows in the column
-# std. It does not show in dims, which does not depend on the size of the embeddings.
+# The stop-gradient prevents collapse here. It is the only difference between "no
+# stop-gradient" and "no EMA", and between "prediction alone" and "no EMA, Var or Cov".
+# Without it, the error is far lower, and the embeddings collapse: to a line in "no
+# stop-gradient", and to a point in "prediction alone". The point shows in std. It does
+# not show in dims and 1-shot, which do not depend on the scale of the embeddings. A
+# line has room for four patterns, so 1-shot can be high there, too.
 #
-# In "no stop-gradient", Var and Cov prevent the point, but they are too weak to prevent
-# the line. On a line, every dimension can have the standard deviation 0.1 that Var asks
-# for. Then the covariances are 0.1 * 0.1 = 0.01, and Cov adds only
-# 100 * 30 * 0.01^2 / 6 = 0.05 to the loss. The weighted error falls by more, from
-# 75 * 0.00862 = 0.65 in "no EMA" to 75 * 0.00066 = 0.05.
+# In "no stop-gradient", Var and Cov do not prevent the line, because it costs little.
+# Var is 0 when every dimension has the standard deviation 0.1. Each of the 6 * 5
+# covariances is then 0.01 or -0.01, and Cov adds 100 * 30 * 0.01^2 / 6 = 0.05 to the
+# loss. In return, the weighted error falls from 75 * 0.00862 = 0.65 in "no EMA" to
+# 75 * 0.00066 = 0.05.
 #
-# In the rows with the stop-gradient, Var and Cov make training more reliable. Without
-# Var, the worst of the 20 seeds reaches a 1-shot accuracy of only 75 %. Without Cov,
-# the embeddings and the gradients are larger, and 6 of 20 trainings of "no Cov" and 7
-# of "no Var, no Cov" diverge. But with Var, the sign explains 22.3 %, and without it
-# only 4.7 %. Perhaps the sign is an easy way to vary.
+# With the stop-gradient, Var and Cov make training more reliable. Without Var, the
+# worst of the 20 seeds reaches a 1-shot accuracy of only 75 %. Without Cov, the
+# embeddings and the gradients are larger, and 6 of 20 trainings of "no Cov" and 7 of
+# "no Var, no Cov" diverge. In "no EMA, Var or Cov", none does (we do not know why). But
+# Var has a price: the sign explains 22.3 % in "everything", and 4.7 % in "no Var".
 #
 # EMA is not needed here: "no EMA" is about as good as "everything".
 #
-# "strong Var" does not need the stop-gradient. It asks for a standard deviation of 0.4.
-# So on a line, each covariance would be 0.16, and Cov would add 12.8 to the loss. The
-# gradient through the targets makes the encoder remove the sign, which it cannot
-# predict. But training is less reliable: of 1,000 seeds, 15 end with a 1-shot accuracy
-# below 95 %. In "everything", 1 of 1,000 does, and 1 more diverges.
+# "strong Var" does not need the stop-gradient. With the standard deviation of 0.4 that
+# it asks for, a line would add 12.8 to the loss. And the gradient through the targets
+# trains the encoder to leave out the sign, because it cannot be predicted. But training
+# is less reliable: of 1,000 seeds, 15 end with a 1-shot accuracy below 95 %. In
+# "everything", 1 of 1,000 does, and 1 more diverges.
 
 
 def collapse(cfg, seed):
@@ -1026,7 +1031,7 @@ def collapse(cfg, seed):
     test_images, test_signs, test_labels = draw_dataset(100, rng)
     print(f"""Ablation, {cfg.epochs} epochs: which part prevents collapse?
 ============================================================
-Pred        prediction error in the last epoch, if the predictor was trained
+Pred        prediction error in the last epoch
 R2          1 for perfect prediction, 0 for always predicting the mean target
 std         standard deviation of the embeddings, divided by its value before training
 dimensions  how many of the {cfg.embed_dim} dimensions the embeddings use
@@ -1061,9 +1066,10 @@ sign        share of the variance that the sign explains beyond pattern and posi
             f"{sign:8.1%}{one_shot:8.1%}  {verdict}"
         )
     print("""
-The two rows of each pair differ only in the stop-gradient, which the second one has:
-    'no stop-gradient' and 'no EMA'
-    'prediction alone' and 'no EMA, Var or Cov'
+The stop-gradient is the only difference between
+    'no stop-gradient' and 'no EMA', and between
+    'prediction alone' and 'no EMA, Var or Cov'.
+In 'untrained' and 'no prediction', the predictor is not trained: ignore Pred and R2.
 Collapsed embeddings have a low Pred, too. So a low Pred alone proves nothing.""")
 
 

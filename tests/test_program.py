@@ -169,7 +169,7 @@ class Pages(unittest.TestCase):
             self.assertRegex(source, f'#  "{row}" .*  ' + " +".join(numbers) + "\n")
         for words in (f"only {100 * no_var['1-shot'][1]:.0f} %", f"of 1,000 seeds, {slow} end", recorded("study.txt", "no Cov")[1].split(": ")[1][:7],
                       *[f"75 * {value(row, 'Pred'):.5f} = {75 * value(row, 'Pred'):.2f}" for row in ("no EMA", "no stop-gradient")],
-                      f"{100 * value('JEPA', 'sign'):.1f} %, and without it only {100 * value('no Var', 'sign'):.1f} %"):
+                      *[f"{100 * value(row, 'sign'):.1f} % in \"{row}\"" for row in ("everything", "no Var")]):
             self.assertIn(words, source.replace("\n#", "").replace("  ", " "))
         (halved, block), (_, other) = [recorded(name, "no Cov") for name in ("no_cov_lr.txt", "no_cov_no_ema.txt")]
         self.assertTrue(": 0 of 20 diverged" in block and ": 0 of 20 diverged" in other)
