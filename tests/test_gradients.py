@@ -1,6 +1,6 @@
 """The mathematics: losses and gradients against an independent autograd and differences."""
 
-import copy, math, random, unittest
+import math, random, unittest
 from dataclasses import replace
 
 import jepa

@@ -67,9 +67,7 @@ explained_variance(X, LABELS[1:]) | 6 | 5; explained_variance(X, [*LABELS, 0]) |
 nearest_centroid(X, LABELS, [[0.1]]) |; linear_probe(X, LABELS, [[0.1]]) | (1, 2) | (3, 2); linear_probe(X, LABELS, [[0.1] * 3]) | (1, 4) | (3, 2)
 linear_probe(X, LABELS, [[NAN, 0.1]]) | finite; linear_probe([[NAN, 1.0], *X[1:]], LABELS, X) | finite
 linear_probe(X, LABELS[1:], X) | 6 | 5; few_shot_accuracy(nearest_centroid, X, LABELS[1:], 1, rng()) | 6 | 5
-few_shot_accuracy(nearest_centroid, X, LABELS, 3, rng()) | 'a' | 3 rows | 3 shots
-few_shot_accuracy(nearest_centroid, X, LABELS, 0, rng()) | 'a' | 3 rows | 0 shots
-few_shot_accuracy(lambda x, labels, rest: labels[:1], X, LABELS, 1, rng()) | range
+few_shot_accuracy(nearest_centroid, X, LABELS, 3, rng()) | 'a' | 3 rows | 3 shots; few_shot_accuracy(nearest_centroid, X, LABELS, 0, rng()) | 'a' | 3 rows | 0 shots; few_shot_accuracy(lambda x, labels, rest: labels[:1], X, LABELS, 1, rng()) | range
 few_shot_accuracy(nearest_centroid, X, LABELS, 1, 42) | int | sample"""
 for _name in "epochs batch_size lr pred_weight var_weight cov_weight gamma ema_momentum".split():
     REFUSED += f"; Config({_name}=-1) | {_name} | -1; Config({_name}=NAN) | {_name} | nan"
