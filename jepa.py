@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Micro JEPA: a Joint-Embedding Predictive Architecture to read in one sitting.
 
-A JEPA learns from images, without labels. It cuts an image into patches and hides some
-of them. The visible patches are the context, the hidden ones are the target patches.
-From the context, it predicts the target patches: not their pixels, but their
-embeddings. An embedding is a list of numbers that a network, called an encoder,
+A JEPA learns without labels. Ours learns from images. It cuts an image into patches and
+hides some of them. The visible patches are the context, and the hidden ones are the
+target patches. From the context, it predicts the target patches: not their pixels, but
+their embeddings. An embedding is a list of numbers that a network, called an encoder,
 computes from a patch. There are two encoders:
 
     context patches --> context encoder --> mean ---+
@@ -17,37 +17,39 @@ computes from a patch. There are two encoders:
 The predictor is given the mean of the context embeddings, and the position of the patch
 that it has to predict. The error is the mean squared difference between prediction and
 target. Gradient descent lowers it by changing the predictor and the context encoder. No
-gradient flows back through the target. This rule is called the stop-gradient. Instead,
-the target encoder follows the context encoder: after every step, each of its weights
-becomes 95 % of its old value plus 5 % of the corresponding weight of the context
-encoder. Such a running average is called an exponential moving average (EMA). This
-design is modelled on I-JEPA (Assran et al. 2023), but simpler.
+gradient flows back through the target. This rule is called the stop-gradient. So the
+target encoder is not trained. Instead, it follows the context encoder: after every
+step, each of its weights becomes 95 % of its old value plus 5 % of the corresponding
+weight of the context encoder. Such a running average is called an exponential moving
+average (EMA; Grill et al. 2020, BYOL). The design is that of I-JEPA (Assran et al.
+2023), but simpler.
 
 What do the encoders learn? Each of our images shows one of four patterns, such as a
 checkerboard, and each patch is multiplied by a random sign, 1 or -1. During training,
 the embeddings come to depend less on the sign:
 
-1. The sign of a visible patch says nothing about the hidden patch. If the sign changes
-   the prediction, it only adds error. So the gradient makes the predictor and the
-   context encoder depend less on the sign.
-2. The target encoder follows the context encoder. So the targets depend less on the
-   sign, too. This lowers the error further, because the sign of a target patch cannot
-   be predicted.
+1. The sign of a visible patch says nothing about the hidden patch. In the mean of the
+   context embeddings, it is only noise. A prediction that depends on it has a larger
+   error on average. So the gradient makes the context encoder suppress the sign.
+2. The target encoder follows the context encoder, and suppresses the sign, too.
+3. So the targets depend less on their own signs, which cannot be predicted. The error
+   falls further.
 
 The pattern is kept. All patches of an image share it, so the context shows the pattern
 of the hidden patch, and this improves the prediction.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and the error would be 0. This is
-called collapse. If the gradient also flowed through the targets, training could reach
-it by pulling the targets towards the predictions. With the stop-gradient, the gradient
-can only pull the predictions towards the targets. Nobody fully understands why this is
-enough to prevent collapse. In the experiments of section 10, it is enough.
+called collapse to a point. If the gradient also flowed through the targets, training
+could reach it by pulling the targets towards the predictions. With the stop-gradient,
+the gradient can only pull the predictions towards the targets. Nobody fully understands
+why this is enough to prevent collapse to a point. In the experiments of section 10, it
+is enough.
 
-The loss has two more terms, which also act against collapse. The variance loss asks
-each number of the embedding to vary from patch to patch. The covariance loss asks these
-numbers to be uncorrelated. If all of them rose and fell together, the embeddings would
-lie on a line. That is a second kind of collapse.
+The embeddings can also collapse to a line, where all of their numbers rise and fall
+together. The loss has two more terms, which act against both kinds of collapse. The
+variance loss makes each number of the embedding vary from patch to patch. The
+covariance loss makes these numbers less correlated.
 
 `python3 jepa.py` trains a JEPA. With --collapse, it trains several with parts left out.
 
@@ -70,30 +72,30 @@ from random import Random
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of a model and its training. replace() makes a changed copy."""
+    """Hold the settings of a model and its training. replace() makes a changed copy."""
 
     patch_size: int = 2  # height and width of a patch, in pixels
-    num_patches: int = 4  # K
-    embed_dim: int = 6  # D
+    num_patches: int = 4  # K, the patches in an image
+    embed_dim: int = 6  # D, the numbers in an embedding
     encoder_hidden: int = 32  # hidden units of each encoder
     predictor_hidden: int = 64  # hidden units of the predictor
     epochs: int = 50  # passes over the training images
-    batch_size: int = 5  # B
+    batch_size: int = 5  # B, the images in a batch
     lr: float = 0.02  # learning rate
     ema_momentum: float = 0.95  # new target = 0.95 * old + 0.05 * context
     # The three terms of the loss (section 4) have weights, which were found by trial.
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # the variance loss asks for at least this std
-    # If this is False, the context encoder makes the targets, too, and a second
-    # gradient reaches it through them.
+    gamma: float = 0.1  # the variance loss is 0 at this standard deviation (std)
+    # If this is False, the context encoder makes the targets in place of the target
+    # encoder, and a gradient flows through the targets, too.
     stop_gradient: bool = True
 
     def __post_init__(self):
-        """Raise ValueError for a setting that is negative or nan."""
+        """Raise ValueError for a setting that is negative, infinite or nan."""
         for name, value in vars(self).items():
-            if not value >= 0:  # also true for nan
+            if not isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
 
 
@@ -125,8 +127,8 @@ def draw_image(pattern, rng):
     signs = [rng.choice([-1, 1]) for _ in range(4)]
     for row in range(4):
         for column in range(4):
-            index = 2 * (row // 2) + column // 2  # patches 0 and 1 are at the top
-            pixel = signs[index] * image[row][column] + rng.gauss(0.0, 0.1)
+            pos = 2 * (row // 2) + column // 2  # patches 0 and 1 are at the top
+            pixel = signs[pos] * image[row][column] + rng.gauss(0.0, 0.1)
             # Round, because platforms differ in the last digits of gauss().
             image[row][column] = round(pixel, 6)
     return image, signs
@@ -155,7 +157,7 @@ def to_list(values):
 def to_rows(values, name="data"):
     """Return a table as rows of floats [n][k]. Refuse ragged rows, nan and inf.
 
-    Raise ValueError. The error message calls the table `name`.
+    Raise ValueError. Its message calls the table `name`.
     """
     try:
         rows = [[float(value) for value in to_list(row)] for row in to_list(values)]
@@ -207,15 +209,18 @@ def cut_images(images, cfg):
 
 
 # ---- 3. A network, forward and backward ----------------------------------------------
-# All networks here have two linear layers, with a ReLU between them: relu(v) is the
-# maximum of v and 0. A bias is the weight of an input that is always 1. So we
-# append a 1 to the input of each layer, and a network is just two matrices, W1 and W2.
+# All networks here are multilayer perceptrons (MLPs) of two linear layers, with a ReLU
+# between them: relu(v) is the maximum of v and 0. A bias is the weight of an input that
+# is always 1. So we append a 1 to the input of each layer, and a network is just two
+# matrices, W1 and W2.
 #
 # In the backward pass, dA stands for the gradient of the loss with respect to A. Take a
-# matrix product Y = X @ W: Y[r][j] is the sum over i of X[r][i] * W[i][j]. By the chain
-# rule, dW[i][j] is the sum over r of X[r][i] * dY[r][j], and dX[r][i] is the sum over j
-# of dY[r][j] * W[i][j]. As matrix products, with .T for transpose:
-#     dW = X.T @ dY    and    dX = dY @ W.T
+# matrix product Y = X @ W, where Y[r][j] is the sum over i of X[r][i] * W[i][j]. By the
+# chain rule,
+#     dW[i][j] = sum over r of X[r][i] * dY[r][j],  which is  dW = X.T @ dY
+#     dX[r][i] = sum over j of dY[r][j] * W[i][j],  which is  dX = dY @ W.T
+# with .T for transpose.
+
 
 try:
     from math import sumprod as dot  # built into Python 3.12 and newer, and faster
@@ -251,11 +256,6 @@ def add(x, y, factor=1.0):
     return [[v + factor * w for v, w in zip(a, b)] for a, b in zip(x, y)]
 
 
-def subtract(x, y):
-    """Return the matrix x - y."""
-    return add(x, y, -1.0)
-
-
 def sum_of_squares(x):
     """Return the sum of the squares of all numbers of a matrix."""
     return sum(dot(row, row) for row in x)
@@ -263,8 +263,7 @@ def sum_of_squares(x):
 
 def init_layer(num_in, num_out, rng):
     """Return random weights [in+1][out]. The last row, the biases, starts at 0."""
-    # With this limit, values and gradients should vary about equally in every layer
-    # (Glorot and Bengio 2010, eq. 16).
+    # The larger the layer, the smaller the weights (Glorot and Bengio 2010, eq. 16).
     limit = sqrt(6.0 / (num_in + num_out))
     weights = [
         [rng.uniform(-limit, limit) for _ in range(num_out)] for _ in range(num_in)
@@ -300,8 +299,8 @@ def mlp_backward(net, cache, dy, need_dx=False):
     # The 1s in h are constants and get no gradient. So we need W2 without its bias row,
     # and each row of h without its last number.
     W2 = net["W2"][:-1]  # [hidden][out], row j: from hidden unit j to the outputs
-    # dh = dy @ W2.T, so dh[r][j] = dot(dy[r], W2[j]). ReLU passes dh on where h is
-    # above 0. Elsewhere dz is 0, and we need not compute dh.
+    # dh = dy @ W2.T, so dh[r][j] = dot(dy[r], W2[j]). Where h is 0, ReLU blocks the
+    # gradient, and dz is 0. There we do not compute dh, to save time.
     dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
         dz_row = []
@@ -325,8 +324,8 @@ def init_model(cfg, rng):
     """Return a new model, a dict of three networks. The encoders start out equal."""
     D = cfg.embed_dim
     encoder = init_mlp(cfg.patch_size**2, cfg.encoder_hidden, D, rng)
-    # The predictor takes the mean context, D numbers, and the position, K numbers: a 1
-    # at the position, and 0 elsewhere (one-hot).
+    # The predictor takes the mean of the context embeddings, D numbers, and the
+    # position, K numbers: a 1 at the position, and 0 elsewhere (one-hot).
     predictor = init_mlp(D + cfg.num_patches, cfg.predictor_hidden, D, rng)
     return {
         "context_encoder": encoder,
@@ -337,18 +336,20 @@ def init_model(cfg, rng):
 
 # ---- 4. The losses, each with its gradient -------------------------------------------
 # The first loss is the prediction error. The variance and the covariance loss come from
-# another method, VICReg (Bardes, Ponce and LeCun 2022). They act on the context
-# embeddings of a batch. Each of the D numbers of an embedding is called a dimension.
+# VICReg, variance-invariance-covariance regularization (Bardes, Ponce and LeCun 2022).
+# They act on the context embeddings of a batch. Each of the D numbers of an embedding
+# is called a dimension.
 
 EPS = 1e-4  # added to each variance: at 0, the square root has no derivative
 
 
 def mse_loss(predictions, targets):
     """Return the mean squared error of predictions and targets, and its gradient."""
-    errors = subtract(predictions, targets)  # [n][D]
+    errors = add(predictions, targets, -1.0)  # predictions - targets, [n][D]
     count = len(errors) * len(errors[0])
     loss = sum_of_squares(errors) / count
-    return loss, scale(2.0 / count, errors)  # with respect to the predictions, [n][D]
+    # d loss / d predictions = 2 * errors / count
+    return loss, scale(2.0 / count, errors)
 
 
 def centered_columns(embeddings):
@@ -380,7 +381,7 @@ def variance_loss(embeddings, gamma):
         # d std / d c[r] = c[r] / (std * (n - 1)).
         # Together: g[r] = d loss / d c[r] = -c[r] / (D * std * (n - 1)).
         # Before centering, the column was x, with c[r] = x[r] - mean(x). If x[r] rises
-        # by 1, the mean rises by 1/n, and is subtracted from every number. So
+        # by 1, c[r] rises by 1, and every c[s] falls by 1/n, because the mean rises. So
         # d loss / d x[r] = g[r] - (sum of all g[s]) / n.
         # This sum is 0, because g is a multiple of c, and c sums to 0.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
@@ -404,15 +405,16 @@ def covariance_loss(embeddings):
     # d loss / d C[i][j] = 2 C[i][j] / D, and d C[i][j] / d c_i = c_j / (n - 1).
     # C[i][j] and C[j][i] are both in the sum, which gives another factor of 2. So
     # d loss / d c_i = 4 / (D * (n - 1)) * sum over j of C[i][j] * c_j.
-    # The numbers of this gradient sum to 0, because those of every c_j do. So, as in
-    # variance_loss, it is also the gradient of the column before centering.
+    # Each c_j sums to 0, and so does this gradient. So, as in variance_loss, it is also
+    # the gradient with respect to the column before centering.
     gradient = scale(4.0 / (D * n_minus_1), matmul(C, columns))  # [D][n]
     return loss, transpose(gradient)  # [n][D]
 
 
-# ---- 5. The forward pass of one image ------------------------------------------------
-# This is a JEPA in its simplest form: one image, and no gradients. If you give these
-# functions no model, they use MODEL, which has random weights.
+# ---- 5. One image --------------------------------------------------------------------
+# This is a JEPA in its simplest form: the forward pass of one image, and the update of
+# the target encoder. If you give these functions no model, they use MODEL, which has
+# random weights.
 
 MODEL = init_model(Config(), Random(0))
 
@@ -441,7 +443,9 @@ def average(embeddings):
 
 def one_hot(position, length):
     """Return a list of zeros with a 1 at a position."""
-    return [float(i == position) for i in range(length)]
+    vector = [0.0] * length
+    vector[position] = 1.0
+    return vector
 
 
 def predict(avg_context, pos, model=MODEL, cfg=Config()):
@@ -464,15 +468,17 @@ def mse(predictions, targets):
 def check_masks(context_mask, target_mask, num_patches):
     """Raise ValueError if a mask is empty or out of range, or if a patch occurs twice.
 
-    A mask is a list of patch numbers, from 0 to num_patches - 1. The context mask names
+    A mask is a list of patch numbers, from 0 to num_patches - 1. The context mask lists
     the visible patches, and the target mask the hidden ones.
     """
     both = [*context_mask, *target_mask]
-    valid = all(i in range(num_patches) and both.count(i) == 1 for i in both)
-    # Neither mask may be empty, so the context mask is shorter than both together.
-    if not valid or not 0 < len(context_mask) < len(both):
+    valid = len(context_mask) > 0 and len(target_mask) > 0
+    for pos in both:
+        if pos not in range(num_patches) or both.count(pos) > 1:
+            valid = False
+    if not valid:
         raise ValueError(
-            f"masks must name different patches from 0 to {num_patches - 1}, "
+            f"masks must list different patches from 0 to {num_patches - 1}, "
             f"got {context_mask} and {target_mask}"
         )
 
@@ -489,6 +495,18 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
     # Predict the target embeddings, and measure the error in embedding space.
     predictions = [predict(avg_context, pos, model, cfg) for pos in target_mask]
     return mse(predictions, target_embs)
+
+
+def ema_update(momentum=Config.ema_momentum, model=MODEL):
+    """Move the target encoder towards the context encoder, in place.
+
+    target = momentum * target + (1 - momentum) * context
+    """
+    target = model["target_encoder"]
+    context = model["context_encoder"]
+    for layer in target:
+        kept = scale(momentum, target[layer])
+        target[layer] = add(kept, context[layer], 1.0 - momentum)
 
 
 # ---- 6. The heart: a batch, forward and backward -------------------------------------
@@ -565,8 +583,7 @@ def loss_and_gradients(batch, model, cfg):
     # One call is missing here on purpose: the backward pass of the target encoder. Its
     # output is taken as given, like a label. This is the stop-gradient.
 
-    # Without the stop-gradient (section 10), the context encoder also gets a gradient
-    # through the targets.
+    # Only section 10 trains without the stop-gradient. Then there is a second gradient.
     if not cfg.stop_gradient:
         # The error depends only on prediction - target, so this is -d_predictions.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
@@ -586,15 +603,6 @@ def random_masks(num_patches, rng):
     rng.shuffle(order)
     num_targets = max(1, round(num_patches / 4))
     return order[num_targets:], order[:num_targets]
-
-
-def ema_update(momentum=Config.ema_momentum, model=MODEL):
-    """Set target encoder = momentum * target + (1 - momentum) * context encoder."""
-    target = model["target_encoder"]
-    context = model["context_encoder"]
-    for layer in target:
-        kept = scale(momentum, target[layer])
-        target[layer] = add(kept, context[layer], 1.0 - momentum)
 
 
 def round_weights(net):
@@ -622,9 +630,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
     if not isinstance(rng, Random):
         raise ValueError(f"rng must be a random.Random, got {type(rng).__name__}")
     data = cut_images(images, cfg)
-    if model is None:
-        model = init_model(cfg, rng)
-    model = deepcopy(model)
+    model = init_model(cfg, rng) if model is None else deepcopy(model)
     history = []
     for epoch in range(1, cfg.epochs + 1):
         rng.shuffle(data)
@@ -632,7 +638,8 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
         for start in range(0, len(data), cfg.batch_size):
             batch = []
             for patches in data[start : start + cfg.batch_size]:
-                batch.append((patches, *masks(cfg.num_patches, rng)))
+                context_mask, target_mask = masks(cfg.num_patches, rng)
+                batch.append((patches, context_mask, target_mask))
             # Step 1: forward and backward
             batch_losses, gradients = loss_and_gradients(batch, model, cfg)
             # Step 2: gradient descent on the context encoder and the predictor
@@ -643,7 +650,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
             # Average over the images. The last batch can be smaller than the others.
             for term in losses:
                 losses[term] += batch_losses[term] * len(batch) / len(data)
-        if not losses["loss"] < 1e9:  # also true for nan; a healthy loss is below 10
+        if not losses["loss"] < 1e9:  # also true for nan; normal losses are below 20
             raise FloatingPointError(
                 f"training diverged in epoch {epoch}: "
                 f"try a lower lr than {cfg.lr}, and pixels of about -1 to 1"
@@ -657,7 +664,7 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
 
 
 # ---- 8. Evaluation -------------------------------------------------------------------
-# We look at embeddings of new images. They come from the target encoder, as in I-JEPA.
+# We look at the embeddings that the target encoder makes, as in I-JEPA.
 # From here on labels are used, but only to measure.
 
 
@@ -679,13 +686,8 @@ def embedding_std(embeddings):
     return sqrt(sum_of_squares(columns) / (D * max(1, n - 1)))
 
 
-def trace(x):
-    """Return the sum of the diagonal of a square matrix."""
-    return sum(x[d][d] for d in range(len(x)))
-
-
 def participation_ratio(embeddings):
-    """Return the effective number of dimensions of embeddings [n][D].
+    """Return the number of dimensions in use by embeddings [n][D].
 
     Let C be the covariance matrix. Return
         (sum of the diagonal of C)^2 / (sum of the squares of all numbers of C).
@@ -695,13 +697,15 @@ def participation_ratio(embeddings):
     square of the sum of the diagonal, so the result is 1.
     """
     columns = centered_columns(to_rows(embeddings))  # [D][n]
-    # The covariance matrix times n - 1. The factor does not change the ratio.
-    C = matmul(columns, transpose(columns))  # [D][D]
-    return trace(C) ** 2 / max(sum_of_squares(C), 1e-300)  # 0 if all rows are equal
+    # This is C times n - 1. The factor does not change the ratio. Number i of its
+    # diagonal is the sum of the squares of column i.
+    products = matmul(columns, transpose(columns))  # [D][D]
+    # If all rows are equal, both sums are 0, and so is the result.
+    return sum_of_squares(columns) ** 2 / max(sum_of_squares(products), 1e-300)
 
 
 def group_rows(rows, labels):
-    """Return {label: its rows}. Raise ValueError unless each row has a label."""
+    """Return {label: list of its rows}. Raise ValueError if labels are missing."""
     labels = to_list(labels)
     if len(labels) != len(rows):
         raise ValueError(f"expected {len(rows)} labels, got {len(labels)}")
@@ -715,7 +719,8 @@ def explained_variance(embeddings, labels):
     """Return the share of the variance of embeddings [n][D] that labels [n] explain.
 
     Each row is replaced by the mean of the rows with its label. The share is the
-    variance of these means, divided by the variance of the rows, or 0 if that is 0.
+    variance of these means, divided by the variance of the rows. If all rows are equal,
+    return 0.
     """
     rows = to_rows(embeddings)
     means = []  # [n][D], grouped by label; a variance does not depend on the order
@@ -743,29 +748,30 @@ def linear_probe(train_x, train_labels, x):
     train_x = to_rows(train_x)
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))  # each label once
-    wanted = [[float(label == c) for c in classes] for label in labels]  # [n][classes]
-    # Let X be train_x and T be wanted, both with the mean of each column subtracted. We
-    # minimize the sum of the squares of X @ weights - T, plus penalty times the sum of
-    # the squares of the weights. By dW = X.T @ dY of section 3, half the gradient is
-    #     X.T @ (X @ weights - T) + penalty * weights.
-    # The columns of X sum to 0. So X.T @ T does not change if we use wanted for T.
-    X_T = centered_columns(train_x)  # [D][n]
-    XtX = matmul(X_T, transpose(X_T))  # [D][D]
-    Xt_wanted = matmul(X_T, wanted)  # [D][classes]
-    step = 0.9 / max(trace(XtX), 1e-300)  # never divide by 0
-    penalty = 0.01 / step  # about 1 % of the trace
-    # Gradient descent converges if step * (largest eigenvalue of XtX + penalty) is
-    # below 2. Here it is below 1, because no eigenvalue of XtX is above the trace.
-    weights = scale(0.0, Xt_wanted)  # [D][classes], zeros to start from
+    wanted = [one_hot(classes.index(label), len(classes)) for label in labels]
+    # Let X be train_x, with the mean of each column subtracted. We minimize the sum of
+    # the squares of X @ weights - wanted, plus penalty times the sum of the squares of
+    # the weights. By dW = X.T @ dY of section 3, half the gradient is
+    #     X.T @ (X @ weights - wanted) + penalty * weights.
+    columns = centered_columns(train_x)  # [D][n], this is X.T
+    XtX = matmul(columns, transpose(columns))  # X.T @ X, [D][D]
+    XtY = matmul(columns, wanted)  # X.T @ wanted, [D][classes]
+    # XtX has no negative eigenvalue. So the largest one is at most their sum, which is
+    # the sum of the diagonal, and this is the sum of the squares of X.
+    step = 0.9 / max(sum_of_squares(columns), 1e-300)  # never divide by 0
+    penalty = 0.01 / step  # about 1 % of that sum
+    # Gradient descent converges if step * (largest eigenvalue + penalty) is below 2.
+    # Here it is at most 0.9 + 0.01.
+    weights = scale(0.0, XtY)  # [D][classes], zeros to start from
     for _ in range(200):
-        gradient = subtract(matmul(XtX, weights), Xt_wanted)
-        gradient = add(gradient, weights, penalty)
-        weights = add(weights, gradient, -step)
+        half_gradient = add(matmul(XtX, weights), XtY, -1.0)
+        half_gradient = add(half_gradient, weights, penalty)
+        weights = add(weights, half_gradient, -step)
     # A row of x gets the values
     #     (row - mean of train_x) @ weights + mean of wanted = row @ weights + bias,
     # where bias = mean of wanted - mean of train_x @ weights.
-    bias = subtract([average(wanted)], matmul([average(train_x)], weights))
-    weights += bias  # append a row: [D+1][classes]
+    bias = add([average(wanted)], matmul([average(train_x)], weights), -1.0)
+    weights.append(bias[0])  # [D+1][classes]
     values = matmul([[*row, 1.0] for row in to_rows(x)], weights)  # [m][classes]
     return [classes[row.index(max(row))] for row in values]
 
@@ -784,17 +790,20 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
     correct = 0
     count = 0
     for _ in range(trials):
-        known = []
-        others = []
+        train_x = []
+        train_labels = []
+        test_x = []
+        test_labels = []
         for label, rows in classes.items():
-            pairs = [(row, label) for row in rng.sample(rows, len(rows))]  # shuffled
-            known += pairs[:shots]
-            others += pairs[shots:]
-        train_x, train_labels = zip(*known)
-        test_x, test_labels = zip(*others)
+            shuffled = rng.sample(rows, len(rows))
+            train_x += shuffled[:shots]
+            train_labels += [label] * shots
+            test_x += shuffled[shots:]
+            test_labels += [label] * (len(rows) - shots)
         predicted = classifier(train_x, train_labels, test_x)
         for i, label in enumerate(test_labels):
-            correct += predicted[i] == label
+            if predicted[i] == label:
+                correct += 1
         count += len(test_labels)
     return correct / count
 
@@ -820,9 +829,10 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     - the share of the variance of the patch vectors that the pattern explains
     - the share that the sign explains beyond pattern and position
 
-    The last one is what pattern, position and sign explain together, minus what pattern
-    and position explain. The position is included, because the effect of the sign
-    depends on it: in h_gradient, -1 makes left patches lighter and right ones darker.
+    The last one is the difference of two shares: that of pattern, position and sign
+    together, minus that of pattern and position. The position is included, because the
+    effect of the sign depends on it: in h_gradient, -1 makes left patches lighter and
+    right ones darker. Without the position, these effects would partly cancel.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
@@ -832,10 +842,10 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     without_sign = []
     with_sign = []
     for pattern, image_signs in zip(labels, signs):
-        for position, sign in enumerate(image_signs):
+        for pos, sign in enumerate(image_signs):
             patterns.append(pattern)
-            without_sign.append((pattern, position))
-            with_sign.append((pattern, position, sign))
+            without_sign.append((pattern, pos))
+            with_sign.append((pattern, pos, sign))
     by_pattern = explained_variance(patch_vectors, patterns)
     by_all = explained_variance(patch_vectors, with_sign)
     by_others = explained_variance(patch_vectors, without_sign)
@@ -855,8 +865,7 @@ def shade(pixel):
 
 def show(images, titles):
     """Print images [4][4] side by side, under their titles."""
-    # !s makes a str of a title. Some titles are lists of signs.
-    print("".join(f"{title!s:18}" for title in titles))
+    print("".join(f"{title:18}" for title in titles))
     for rows in zip(*images):  # the first row of each image, then the second, ...
         print("          ".join("".join(map(shade, row)) for row in rows))
 
@@ -881,7 +890,7 @@ The patterns:""")
         # Hide the bottom right patch. Training hides a random one.
         bottom = [[*row[:2], None, None] for row in image[2:]]
         examples.append(image[:2] + bottom)
-    show(examples, signs[:4])
+    show(examples, map(str, signs[:4]))
     print(f"""
 Training for {cfg.epochs} epochs...
 Learning rate: {cfg.lr}, EMA momentum: {cfg.ema_momentum}
@@ -914,11 +923,9 @@ Embeddings for different patterns:""")
     units = [[v / hypot(*row) for v in row] for row in embeddings]
     for pattern, cosines in zip(PATTERNS, matmul(units, transpose(units))):
         print(f"{pattern:10}" + "".join(f"{v:12.3f}" for v in cosines))
-    print("""Different patterns should have similarities well below 1.
-
+    print("""
                accuracy on new images      share of patch variance
                 1-shot   linear probe         pattern    sign""")
-    # The pixels of an image are 16 numbers. An embedding has only D.
     image_pixels = [[v for row in image for v in row] for image in test_images]
     cut = cut_images(test_images, cfg)  # [N][K][P]
     patch_pixels = [patch for patches in cut for patch in patches]
@@ -940,9 +947,10 @@ Embeddings for different patterns:""")
         print(f"{name:14}{one_shot:8.1%}{probe:15.1%}{pattern:16.1%}{sign:8.1%}")
         probes[name] = probe
     print(f"""
-'no prediction' is trained on Var and Cov alone. 'sign' is what the sign explains beyond
-pattern and position. Compared with 'untrained' and 'no prediction', JEPA should have a
-lower 'sign', and higher values in the other columns.
+'1-shot' has 1 label per pattern, 'linear probe' 50. Chance is {1 / len(PATTERNS):.0%}.
+'sign' is what the sign explains beyond pattern and position. 'no prediction' is trained
+on Var and Cov alone. Compared with it and with 'untrained', JEPA should have a lower
+'sign', and higher values in the other columns.
 
 Linear Probe Test: {probes['JEPA']:.1%} accuracy on downstream classification! \
 (untrained encoder: {probes['untrained']:.1%})""")
@@ -966,58 +974,49 @@ ABLATION = {
     "no Cov": {"cov_weight": 0.0},
     "no Var, no Cov": NO_VAR_NO_COV,
     "no EMA, Var or Cov": {"ema_momentum": 0.0, **NO_VAR_NO_COV},
-    "prediction alone": {**ONE_ENCODER, **NO_VAR_NO_COV},  # no stop-gradient, either
+    "prediction alone": {**ONE_ENCODER, **NO_VAR_NO_COV},
     # Here, a strong variance loss replaces the stop-gradient, as in VICReg. It spreads
     # the embeddings, so the gradients are larger, and the learning rate is lower.
     "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
 # The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md).
-# Trainings that diverged are left out. `--collapse` trains one seed for 35 epochs, so
-# its numbers differ. The columns of results are
-#     error   the prediction error, if the predictor is trained
-#     std     the standard deviation of the embeddings, in units of that before
-#             training, which is 0.24
-#     dims    the participation_ratio
-#     sign    the share of the variance that the sign explains, from evaluate
-#     1-shot  the accuracy with one label per class; chance is 25 %
+# `--collapse` trains only one seed, for 35 epochs. Pred is the prediction error. std is
+# the standard deviation of the embeddings, divided by its value before training (0.24).
+# dims is the participation_ratio. sign is the last result of evaluate, and 1-shot is
+# the first; chance is 25 %. The worst seeds have the lowest dims and 1-shot. Runs that
+# diverged are counted in the last column, and left out of the others.
 #
-#                       |------- parts used ------|  |----------- results -----------|
-#  row                  Pred  stop  EMA  Var    Cov    error   std  dims sign % 1-shot %
-#  "untrained"                                                1.00   2.5   68.9     68.2
-#  "everything"         yes   yes   yes  yes    yes  0.00825  0.67   4.9   22.3     99.9
-#  "no prediction"      no    yes   yes  yes    yes           0.56   5.6   47.8     77.7
-#  "no stop-gradient"   yes   no    no   yes    yes  0.00066  0.47   1.3    0.6     80.1
-#  "no EMA"             yes   yes   no   yes    yes  0.00862  0.65   5.3   24.7     99.8
-#  "no Var"             yes   yes   yes  no     yes  0.00880  0.74   2.3    4.7     97.9
-#  "no Cov"             yes   yes   yes  yes    no   0.10212  1.87   2.3   20.0     87.4
-#  "no Var, no Cov"     yes   yes   yes  no     no   0.06278  1.74   2.5   13.8     96.8
-#  "no EMA, Var or Cov" yes   yes   no   no     no   0.03794  1.71   2.6   13.2     97.8
-#  "prediction alone"   yes   no    no   no     no   0.00004  0.02   4.3    8.0     43.8
-#  "strong Var"         yes   no    no   strong yes  0.01093  1.62   4.7    1.3    100.0
+#                                         dims     sign     1-shot    runs that
+#  row                   Pred   std  mean worst        %  mean worst  diverged
+#  "untrained"                   1.00   2.5   1.8     68.9  68.2  61.1
+#  "everything"         0.00825  0.67   4.9   3.6     22.3  99.9  99.4
+#  "no prediction"               0.56   5.6   5.5     47.8  77.7  74.9
+#  "no stop-gradient"   0.00066  0.47   1.3   1.0      0.6  80.1  56.5
+#  "no EMA"             0.00862  0.65   5.3   4.7     24.7  99.8  99.2
+#  "no Var"             0.00880  0.74   2.3   1.0      4.7  97.9  75.1
+#  "no Cov"             0.10212  1.87   2.3   1.1     20.0  87.4  55.2        6
+#  "no Var, no Cov"     0.06278  1.74   2.5   1.4     13.8  96.8  75.9        7
+#  "no EMA, Var or Cov" 0.03794  1.71   2.6   1.9     13.2  97.8  70.6
+#  "prediction alone"   0.00004  0.02   4.3   2.6      8.0  43.8  35.0
+#  "strong Var"         0.01093  1.62   4.7   3.9      1.3 100.0 100.0
 #
-# The stop-gradient prevents collapse here. It is the only difference between "no
-# stop-gradient" and "no EMA", and between "prediction alone" and "no EMA, Var or Cov".
-# Without it, the error is far lower, and the embeddings collapse: to a line in "no
-# stop-gradient", and to a point in "prediction alone". The point shows in std, but not
-# in dims, which does not depend on the scale of the embeddings.
+# The stop-gradient prevents collapse to a point here. It is the only difference between
+# "prediction alone" and "no EMA, Var or Cov". Without it, Pred is tiny, but std is only
+# 0.02. (dims is above 1 and 1-shot above 25 %, because they do not depend on the scale
+# of the embeddings, and small differences remain.) The stop-gradient is also the only
+# difference between "no stop-gradient" and "no EMA". Without it, Pred is low, and most
+# seeds collapse to a line.
 #
-# In "no stop-gradient", Var and Cov do not prevent the line, because it costs little.
-# Var is 0 when every dimension has the standard deviation 0.1. Each of the 6 * 5
-# covariances is then 0.01 or -0.01, and Cov adds 100 * 30 * 0.01^2 / 6 = 0.05 to the
-# loss. In return, the weighted error falls from 75 * 0.00862 = 0.65 in "no EMA" to
-# 75 * 0.00066 = 0.05.
+# Var and Cov together prevent collapse to a line, if there is a stop-gradient. In
+# "everything" and "no EMA", dims is 3.6 or more. In "no Var", "no Cov" and "no Var, no
+# Cov", the worst seeds come close to a line, and 1-shot is lower there. Without Cov,
+# some runs diverge. But Var has a price: in "no Var", the embeddings keep less of the
+# sign. In "no stop-gradient", Var and Cov are too weak. There, a line lowers the
+# weighted error from 75 * 0.00862 = 0.65 in "no EMA" to 75 * 0.00066 = 0.05, and adds
+# only about 0.05 to the rest of the loss.
 #
-# With the stop-gradient and EMA, Var and Cov make training more reliable. Without Var,
-# the worst of the 20 seeds reaches a 1-shot accuracy of only 75 %. Without Cov, 6 of 20
-# trainings of "no Cov" and 7 of "no Var, no Cov" diverge. But Var has a price: the sign
-# explains 22.3 % in "everything", and 4.7 % in "no Var".
-#
-# EMA is not needed here: "no EMA" is about as good as "everything". And no training of
-# "no EMA, Var or Cov" diverges. We do not know why.
-#
-# Prediction tells the patterns apart. In "no prediction", 1-shot is only 77.7 %, and
-# the sign explains 47.8 %: Var and Cov weaken it, too, but less.
+# EMA is not needed here: "no EMA" is about as good as "everything".
 #
 # "strong Var" does not need the stop-gradient. It asks for a standard deviation of 0.4,
 # which makes a line expensive: Cov would add 100 * 30 * 0.16^2 / 6 = 12.8 to the loss.
@@ -1058,21 +1057,23 @@ sign        share of the variance that the sign explains beyond pattern and posi
         one_shot, _, _, sign = evaluate(
             embed(test_images, model, cfg), patch_vectors, test_signs, test_labels, seed
         )
-        verdict = ""
+        words = ""
         if std < 0.1:  # these limits are chosen by eye
-            verdict = "all in one point"
+            words = "all in one point"
         elif dimensions < 1.5:
-            verdict = "on a line"
+            words = "on a line"
         print(
             f"{name:19}{pred:9.5f}{r2:7.2f}{std:7.2f}{dimensions:12.1f}"
-            f"{sign:8.1%}{one_shot:8.1%}  {verdict}"
+            f"{sign:8.1%}{one_shot:8.1%}  {words}"
         )
-    print("""
+    print(
+        """
 The stop-gradient is the only difference between
     'no stop-gradient' and 'no EMA', and between
     'prediction alone' and 'no EMA, Var or Cov'.
 In 'untrained' and 'no prediction', the predictor is not trained: ignore Pred and R2.
-Collapsed embeddings have a low Pred, too. So a low Pred alone proves nothing.""")
+'prediction alone' has the lowest Pred, and has collapsed: a low Pred proves nothing."""
+    )
 
 
 def main():

@@ -54,8 +54,7 @@ train([IMAGE], Config(embed_dim=5), rng(), {**MODEL, "predictor": init_mlp(9, 3,
 train([IMAGE], ONE, rng(), masks=lambda K, rng: ([0, 1], [1])) | [0, 1] | [1]
 embed([EIGHT], MODEL, CFG) | 4 | 16; embed_patches([EIGHT], MODEL, CFG) | 4 | 16; embed(IMAGE, MODEL, CFG) | height
 jepa_forward(EIGHT, [0, 1, 2], [3]) | 4 | 16; jepa_forward(IMAGE, [0, 1, 2], [2]) | [0, 1, 2] | [2]
-jepa_forward(IMAGE, [0, 1, 1], [2]) | [0, 1, 1]; jepa_forward(IMAGE, [], [2]) | []
-train([IMAGE], ONE, rng(), masks=lambda K, rng: ([], [1])) | []; jepa_forward(IMAGE, [0], []) | []; jepa_forward(IMAGE, [0], [-1]) | -1; jepa_forward(IMAGE, [0], [4]) | 3 | [4]
+jepa_forward(IMAGE, [0, 1, 1], [2]) | [0, 1, 1]; jepa_forward(IMAGE, [], [2]) | []; train([IMAGE], ONE, rng(), masks=lambda K, rng: ([], [1])) | []; jepa_forward(IMAGE, [0], []) | []; jepa_forward(IMAGE, [0], [-1]) | -1; jepa_forward(IMAGE, [0], [4]) | 3 | [4]
 context_encode([0.1] * 3) | (1, 4) | (5, 32); target_encode([0.1] * 5) | (1, 6) | (5, 32); predict([0.1] * 5, 0) | (1, 10) | (11, 64)
 matmul(X, X) | (6, 2) | (6, 2); add(X, X[1:]) | (6, 2) | (5, 2); mse_loss(X, [[0.1]] * 6) | (6, 2) | (6, 1); mlp_forward(MODEL["predictor"], X) | (6, 3)
 predict([0.1] * 6, 4) | 0 to 3 | 4; predict([0.1] * 6, 1.5) | 1.5; predict([0.1] * 6, -1) | -1; average([[10**400]]) | too large; mse([], []) | rows; mse(X, X[1:]) | (6, 2) | (5, 2)

@@ -160,16 +160,17 @@ class Pages(unittest.TestCase):
                       f"{100 * strong['sign'][0]:.1f} %", f"{100 * short['sign'][0]:.0f} %",
                       *[f"{100 * value:.0f} %" for value in no_var["1-shot"][:2]]):
             self.assertIn(words, text)
-        source = read("jepa.py")
-        value = lambda row, figure: recorded("study.txt", row.replace("everything", "JEPA"))[0].get(figure, (0,))[0]
-        columns = (("Pred", 1, 5), ("std", 1, 2), ("dimensions", 1, 1), ("sign", 100, 1), ("1-shot", 100, 1))
+        source, errors = read("jepa.py"), {}
         for row in jepa.ABLATION:
-            skip = row in ("untrained", "no prediction")  # their predictor is not trained
-            numbers = [f"{factor * value(row, figure):.{digits}f}" for figure, factor, digits in columns[skip:]]
-            self.assertRegex(source, f'#  "{row}" .*  ' + " +".join(numbers) + "\n")
-        for words in (f"only {100 * no_var['1-shot'][1]:.0f} %", f"of 1,000 seeds, {slow} end", recorded("study.txt", "no Cov")[1].split(": ")[1][:7],
-                      *[f"75 * {value(row, 'Pred'):.5f} = {75 * value(row, 'Pred'):.2f}" for row in ("no EMA", "no stop-gradient")],
-                      *[f"{100 * value(row, 'sign'):.1f} % in \"{row}\"" for row in ("everything", "no Var")]):
+            figures, block = recorded("study.txt", row.replace("everything", "JEPA"))
+            (std, *_), dims, (sign, *_), shot = [figures[name] for name in ("std", "dimensions", "sign", "1-shot")]
+            errors[row] = f"{figures['Pred'][0]:.5f}" if "Pred" in figures and row != "no prediction" else ""
+            numbers = [f"{v:.1f}" for v in (*dims[:2], 100 * sign, 100 * shot[0], 100 * shot[1])]
+            diverged = block.split(": ")[1].split()[0]
+            cells = [f'#  "{row}"', errors[row], f"{std:.2f}", *numbers, diverged if diverged != "0" else ""]
+            self.assertRegex(source, " *".join(cells) + "\n")
+        for words in (f"of 1,000 seeds, {slow} end", f"dims is {short['dimensions'][1]:.1f} or more",
+                      *[f"75 * {errors[row]} = {75 * float(errors[row]):.2f}" for row in ("no EMA", "no stop-gradient")]):
             self.assertIn(words, source.replace("\n#", "").replace("  ", " "))
         (halved, block), (_, other) = [recorded(name, "no Cov") for name in ("no_cov_lr.txt", "no_cov_no_ema.txt")]
         self.assertTrue(": 0 of 20 diverged" in block and ": 0 of 20 diverged" in other)
