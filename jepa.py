@@ -30,10 +30,11 @@ the embeddings come to depend less on the sign:
 
 1. The sign of a visible patch says nothing about the hidden patch. In the mean of the
    context embeddings, it is only noise. A prediction that depends on it has a larger
-   error on average. So the gradient makes the context encoder suppress the sign.
-2. The target encoder follows the context encoder, and suppresses the sign, too.
-3. So the targets depend less on their own signs, which cannot be predicted. The error
-   falls further.
+   error on average. The gradient flows through the predictor into the context encoder.
+   So both learn to depend less on the sign.
+2. The target encoder follows the context encoder. So it depends less on the sign, too.
+3. The sign of a target patch cannot be predicted. The less the target depends on it,
+   the smaller the error.
 
 The pattern is kept. All patches of an image share it, so the context shows the pattern
 of the hidden patch, and this improves the prediction.
@@ -46,10 +47,10 @@ the gradient can only pull the predictions towards the targets. Nobody fully und
 why this is enough to prevent collapse to a point. In the experiments of section 10, it
 is enough.
 
-The embeddings can also collapse to a line, where all of their numbers rise and fall
-together. The loss has two more terms, which act against both kinds of collapse. The
-variance loss makes each number of the embedding vary from patch to patch. The
-covariance loss makes these numbers less correlated.
+The embeddings can also collapse to a line, so that they vary in one direction only.
+Then some of their numbers do not vary, or the numbers are correlated. The loss has two
+more terms against this. The variance loss asks each number of the embedding to vary
+from patch to patch. The covariance loss asks the numbers to be uncorrelated.
 
 `python3 jepa.py` trains a JEPA. With --collapse, it trains several with parts left out.
 
@@ -87,16 +88,16 @@ class Config:
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # the variance loss is 0 at this standard deviation (std)
-    # If this is False, the context encoder makes the targets in place of the target
-    # encoder, and a gradient flows through the targets, too.
+    gamma: float = 0.1  # the standard deviation (std) that the variance loss asks for
+    # If this is False, the gradient also flows through the targets. It trains the
+    # context encoder, so the context encoder also makes the targets.
     stop_gradient: bool = True
 
     def __post_init__(self):
         """Raise ValueError for a setting that is negative, infinite or nan."""
         for name, value in vars(self).items():
             if not isfinite(value) or value < 0:
-                raise ValueError(f"{name} must be 0 or more, got {value}")
+                raise ValueError(f"{name} must be finite and 0 or more, got {value}")
 
 
 # ---- 2. Data -------------------------------------------------------------------------
@@ -157,7 +158,7 @@ def to_list(values):
 def to_rows(values, name="data"):
     """Return a table as rows of floats [n][k]. Refuse ragged rows, nan and inf.
 
-    Raise ValueError. Its message calls the table `name`.
+    Raise ValueError. `name` is what its message calls the table.
     """
     try:
         rows = [[float(value) for value in to_list(row)] for row in to_list(values)]
@@ -381,8 +382,8 @@ def variance_loss(embeddings, gamma):
         # d std / d c[r] = c[r] / (std * (n - 1)).
         # Together: g[r] = d loss / d c[r] = -c[r] / (D * std * (n - 1)).
         # Before centering, the column was x, with c[r] = x[r] - mean(x). If x[r] rises
-        # by 1, c[r] rises by 1, and every c[s] falls by 1/n, because the mean rises. So
-        # d loss / d x[r] = g[r] - (sum of all g[s]) / n.
+        # by 1, the mean rises by 1/n. So c[r] rises by 1 - 1/n, and every other c[s]
+        # falls by 1/n. So d loss / d x[r] = g[r] - (sum of all g[s]) / n.
         # This sum is 0, because g is a multiple of c, and c sums to 0.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
         gradient.append([factor * v for v in column])
@@ -550,7 +551,7 @@ def loss_and_gradients(batch, model, cfg):
     # Forward
     encoder = model["context_encoder"]
     predictor = model["predictor"]
-    # Without the stop-gradient (section 10), the context encoder makes the targets.
+    # Without the stop-gradient, the context encoder makes the targets (section 10).
     target_encoder = model["target_encoder"] if cfg.stop_gradient else encoder
     context_embs, context_cache = mlp_forward(encoder, context_patches)  # [n][D]
     target_embs, target_cache = mlp_forward(target_encoder, target_patches)  # [m][D]
@@ -583,7 +584,8 @@ def loss_and_gradients(batch, model, cfg):
     # One call is missing here on purpose: the backward pass of the target encoder. Its
     # output is taken as given, like a label. This is the stop-gradient.
 
-    # Only section 10 trains without the stop-gradient. Then there is a second gradient.
+    # Only section 10 trains without the stop-gradient. Then the call is made after all,
+    # for the context encoder, which made the targets.
     if not cfg.stop_gradient:
         # The error depends only on prediction - target, so this is -d_predictions.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
@@ -697,7 +699,7 @@ def participation_ratio(embeddings):
     square of the sum of the diagonal, so the result is 1.
     """
     columns = centered_columns(to_rows(embeddings))  # [D][n]
-    # This is C times n - 1. The factor does not change the ratio. Number i of its
+    # This is (n - 1) * C. The factor does not change the ratio. Number i of the
     # diagonal is the sum of the squares of column i.
     products = matmul(columns, transpose(columns))  # [D][D]
     # If all rows are equal, both sums are 0, and so is the result.
@@ -756,20 +758,19 @@ def linear_probe(train_x, train_labels, x):
     columns = centered_columns(train_x)  # [D][n], this is X.T
     XtX = matmul(columns, transpose(columns))  # X.T @ X, [D][D]
     XtY = matmul(columns, wanted)  # X.T @ wanted, [D][classes]
-    # XtX has no negative eigenvalue. So the largest one is at most their sum, which is
-    # the sum of the diagonal, and this is the sum of the squares of X.
+    # Gradient descent converges if step * (largest eigenvalue of XtX + penalty) is
+    # below 2. No eigenvalue is negative, so the largest one is at most their sum. This
+    # is the sum of the diagonal of XtX, which is the sum of the squares of X.
     step = 0.9 / max(sum_of_squares(columns), 1e-300)  # never divide by 0
     penalty = 0.01 / step  # about 1 % of that sum
-    # Gradient descent converges if step * (largest eigenvalue + penalty) is below 2.
-    # Here it is at most 0.9 + 0.01.
     weights = scale(0.0, XtY)  # [D][classes], zeros to start from
     for _ in range(200):
         half_gradient = add(matmul(XtX, weights), XtY, -1.0)
         half_gradient = add(half_gradient, weights, penalty)
         weights = add(weights, half_gradient, -step)
-    # A row of x gets the values
+    # At the mean of train_x, the best values are the mean of wanted. So a row of x gets
     #     (row - mean of train_x) @ weights + mean of wanted = row @ weights + bias,
-    # where bias = mean of wanted - mean of train_x @ weights.
+    # where bias = mean of wanted - (mean of train_x) @ weights.
     bias = add([average(wanted)], matmul([average(train_x)], weights), -1.0)
     weights.append(bias[0])  # [D+1][classes]
     values = matmul([[*row, 1.0] for row in to_rows(x)], weights)  # [m][classes]
@@ -980,14 +981,18 @@ ABLATION = {
     "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
-# The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md).
-# `--collapse` trains only one seed, for 35 epochs. Pred is the prediction error. std is
-# the standard deviation of the embeddings, divided by its value before training (0.24).
-# dims is the participation_ratio. sign is the last result of evaluate, and 1-shot is
-# the first; chance is 25 %. The worst seeds have the lowest dims and 1-shot. Runs that
-# diverged are counted in the last column, and left out of the others.
+# The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md), while
+# `--collapse` trains one seed for 35 epochs. The columns are
+#     Pred      the prediction error, if the predictor is trained
+#     std       the standard deviation of the embeddings, divided by its value before
+#               training (0.24)
+#     dims      the participation_ratio
+#     sign      the share of the variance that the sign explains, as in evaluate
+#     1-shot    the accuracy with one label per class; chance is 25 %
+#     worst     the lowest value of the 20 seeds
+#     diverged  the number of runs that diverged; the other columns leave them out
 #
-#                                         dims     sign     1-shot    runs that
+#                                         dims     sign     1-shot %
 #  row                   Pred   std  mean worst        %  mean worst  diverged
 #  "untrained"                   1.00   2.5   1.8     68.9  68.2  61.1
 #  "everything"         0.00825  0.67   4.9   3.6     22.3  99.9  99.4
@@ -1004,25 +1009,26 @@ ABLATION = {
 # The stop-gradient prevents collapse to a point here. It is the only difference between
 # "prediction alone" and "no EMA, Var or Cov". Without it, Pred is tiny, but std is only
 # 0.02. (dims is above 1 and 1-shot above 25 %, because they do not depend on the scale
-# of the embeddings, and small differences remain.) The stop-gradient is also the only
-# difference between "no stop-gradient" and "no EMA". Without it, Pred is low, and most
-# seeds collapse to a line.
+# of the embeddings, and small differences remain.)
 #
-# Var and Cov together prevent collapse to a line, if there is a stop-gradient. In
-# "everything" and "no EMA", dims is 3.6 or more. In "no Var", "no Cov" and "no Var, no
-# Cov", the worst seeds come close to a line, and 1-shot is lower there. Without Cov,
-# some runs diverge. But Var has a price: in "no Var", the embeddings keep less of the
-# sign. In "no stop-gradient", Var and Cov are too weak. There, a line lowers the
-# weighted error from 75 * 0.00862 = 0.65 in "no EMA" to 75 * 0.00066 = 0.05, and adds
-# only about 0.05 to the rest of the loss.
+# The stop-gradient is also the only difference between "no stop-gradient" and "no EMA".
+# Without it, most seeds collapse to a line, in spite of Var and Cov. A line costs
+# little: Var is 0 when every dimension has the standard deviation 0.1. On a line, each
+# of the 6 * 5 covariances is then 0.1^2 or -0.1^2, and Cov is 30 * (0.1^2)^2 / 6 =
+# 0.0005. With the weight 100, this adds 0.05 to the loss. In return, the weighted error
+# falls from 75 * 0.00862 = 0.65 in "no EMA" to 75 * 0.00066 = 0.05.
+#
+# Var and Cov make training more reliable. In "no Var", "no Cov" and "no Var, no Cov",
+# dims and 1-shot are lower, above all on the worst seeds, and without Cov some of these
+# runs diverge. But with Var, more of the sign stays: compare "everything" and "no Var".
 #
 # EMA is not needed here: "no EMA" is about as good as "everything".
 #
 # "strong Var" does not need the stop-gradient. It asks for a standard deviation of 0.4,
-# which makes a line expensive: Cov would add 100 * 30 * 0.16^2 / 6 = 12.8 to the loss.
-# And the gradient through the targets trains the encoder to leave out the sign, because
-# it cannot be predicted. But training is less reliable: of 1,000 seeds, 15 end with a
-# 1-shot accuracy below 95 %. In "everything", 1 of 1,000 does, and 1 more diverges.
+# which makes a line expensive: 100 * 30 * (0.4^2)^2 / 6 = 12.8. And the gradient
+# through the targets trains the encoder to leave out the sign, because it cannot be
+# predicted. But training is less reliable: of 1,000 seeds, 15 end with a 1-shot
+# accuracy below 95 %. In "everything", 1 of 1,000 does, and 1 more diverges.
 
 
 def collapse(cfg, seed):

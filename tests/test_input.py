@@ -69,7 +69,7 @@ linear_probe(X, LABELS[1:], X) | 6 | 5; few_shot_accuracy(nearest_centroid, X, L
 few_shot_accuracy(nearest_centroid, X, LABELS, 3, rng()) | 'a' | 3 rows | 3 shots; few_shot_accuracy(nearest_centroid, X, LABELS, 0, rng()) | 'a' | 3 rows | 0 shots; few_shot_accuracy(lambda x, labels, rest: labels[:1], X, LABELS, 1, rng()) | range
 few_shot_accuracy(nearest_centroid, X, LABELS, 1, 42) | int | sample"""
 for _name in "epochs batch_size lr pred_weight var_weight cov_weight gamma ema_momentum".split():
-    REFUSED += f"; Config({_name}=-1) | {_name} | -1; Config({_name}=NAN) | {_name} | nan"
+    REFUSED += f"; Config({_name}=-1) | {_name} | -1; Config({_name}=NAN) | {_name} | nan; Config({_name}=math.inf) | {_name} | inf"
 
 # Calls that give the same whatever holds the numbers of `table` and the labels of `names`.
 ALIKE = """average(table(WHOLE)); mse(table([[0, 9]]), table([[16, 250]]))
