@@ -169,7 +169,7 @@ class Pages(unittest.TestCase):
             diverged = block.split(": ")[1].split()[0]
             cells = [f'#  "{row}"', errors[row], f"{std:.2f}", *numbers, diverged if diverged != "0" else ""]
             self.assertRegex(source, " *".join(cells) + "\n")
-        for words in (f"of 1,000 seeds, {slow} end",
+        for words in (f"of 1,000 seeds, {slow} end", f"only {100 * no_var['sign'][0]:.1f} %, and in \"everything\" {100 * short['sign'][0]:.1f} %",
                       *[f"75 * {errors[row]} = {75 * float(errors[row]):.2f}" for row in ("no EMA", "no stop-gradient")]):
             self.assertIn(words, source.replace("\n#", "").replace("  ", " "))
         (halved, block), (_, other) = [recorded(name, "no Cov") for name in ("no_cov_lr.txt", "no_cov_no_ema.txt")]
