@@ -21,8 +21,8 @@ gradient flows back through the target. This rule is called the stop-gradient. S
 target encoder is not trained. Instead, it follows the context encoder: after every
 step, each of its weights becomes 95 % of its old value plus 5 % of the corresponding
 weight of the context encoder. Such a running average is called an exponential moving
-average (EMA; Grill et al. 2020, BYOL). This is a small version of I-JEPA (Assran et al.
-2023).
+average (EMA; Grill et al. 2020, BYOL). This follows I-JEPA (Assran et al. 2023), but is
+far simpler.
 
 What do the encoders learn? Each of our images shows one of four patterns, such as a
 checkerboard, and each patch is multiplied by a random sign, 1 or -1. During training,
@@ -30,10 +30,11 @@ the embeddings come to depend less on the sign:
 
 1. The sign of a visible patch says nothing about the hidden patch. In the mean of the
    context embeddings, it is only noise. A prediction that depends on it has a larger
-   error on average. The gradient flows through the predictor into the context encoder.
-   So both learn to depend less on the sign.
+   error on average. The gradient reaches the predictor and, through it, the context
+   encoder. So both come to depend less on the sign.
 2. The target encoder follows the context encoder. So it depends less on the sign, too.
-3. As a result, the error falls, because the sign of a target patch cannot be predicted.
+3. The sign of a target patch cannot be predicted. As it changes the target less, the
+   error falls.
 
 The pattern is kept. All patches of an image share it, so the context shows the pattern
 of the hidden patch, and this improves the prediction.
@@ -44,13 +45,13 @@ called collapse to a point. If the gradient also flowed through the targets, tra
 could reach it by pulling the targets towards the predictions. With the stop-gradient,
 the gradient can only pull the predictions towards the targets. Nobody fully understands
 why this is enough to prevent collapse to a point. In the experiments of section 10, it
-is enough.
+is enough, even without the other terms of the loss, which come next.
 
 The embeddings can also collapse to a line. Then they vary in one direction only. If two
 numbers of the embedding vary, they rise and fall together, or one rises when the other
 falls. The loss has two more terms, which I-JEPA does not have. The variance loss asks
 each number of the embedding to vary from patch to patch. The covariance loss asks the
-numbers to be uncorrelated. On a line, not both can be satisfied.
+numbers to be uncorrelated. On a line, they cannot both be satisfied.
 
 `python3 jepa.py` trains a JEPA. With --collapse, it trains several with parts left out.
 
@@ -158,7 +159,7 @@ def to_list(values):
 def to_rows(values, name="data"):
     """Return a table as rows of floats [n][k]. Refuse ragged rows, nan and inf.
 
-    Raise ValueError with a message in which the table is called `name`.
+    Raise ValueError. `name` says in the error message what the table is.
     """
     try:
         rows = [[float(value) for value in to_list(row)] for row in to_list(values)]
@@ -584,13 +585,13 @@ def loss_and_gradients(batch, model, cfg):
     # One call is missing here on purpose: the backward pass of the target encoder. Its
     # output is taken as given, like a label. This is the stop-gradient.
 
-    # Section 10 also trains without the stop-gradient. Then the context encoder made
-    # the targets, and we do go backward through them.
+    # Section 10 also trains without the stop-gradient. In that case, the context
+    # encoder has made the targets, and we do go backward through them.
     if not cfg.stop_gradient:
         # The error depends only on prediction - target, so this is -d_predictions.
         d_target_embs = scale(-1.0, d_predictions)  # [m][D]
-        second_gradient, _ = mlp_backward(encoder, target_cache, d_target_embs)
-        add_to(d_encoder, second_gradient, 1.0)
+        through_targets, _ = mlp_backward(encoder, target_cache, d_target_embs)
+        add_to(d_encoder, through_targets, 1.0)
 
     losses = {"loss": loss, "pred": pred_loss, "var": var_loss, "cov": cov_loss}
     return losses, {"context_encoder": d_encoder, "predictor": d_predictor}
@@ -758,17 +759,17 @@ def linear_probe(train_x, train_labels, x):
     columns = centered_columns(train_x)  # [D][n], this is X.T
     XtX = matmul(columns, transpose(columns))  # X.T @ X, [D][D]
     XtY = matmul(columns, wanted)  # X.T @ wanted, [D][classes]
-    # Gradient descent converges if step * (largest eigenvalue of XtX + penalty) is
-    # below 2. No eigenvalue is negative, so the largest one is at most their sum. This
-    # is the sum of the diagonal of XtX, which is the sum of the squares of X.
     step = 0.9 / max(sum_of_squares(columns), 1e-300)  # never divide by 0
-    penalty = 0.01 / step  # about 1 % of that sum
+    penalty = 0.01 / step  # about 1 % of the sum of squares
+    # Gradient descent converges if step * (eigenvalue + penalty) is below 2 for every
+    # eigenvalue of XtX. Here it is at most 0.9 + 0.01: no eigenvalue is negative, and
+    # their sum is the sum of the diagonal, which is the sum of the squares of X.
     weights = scale(0.0, XtY)  # [D][classes], zeros to start from
     for _ in range(200):
         half_gradient = add(matmul(XtX, weights), XtY, -1.0)
         half_gradient = add(half_gradient, weights, penalty)
         weights = add(weights, half_gradient, -step)
-    # At the mean of train_x, the best values are the mean of wanted. So a row of x gets
+    # The best bias gives the mean of wanted at the mean of train_x. So a row of x gets
     #     (row - mean of train_x) @ weights + mean of wanted = row @ weights + bias,
     # where bias = mean of wanted - (mean of train_x) @ weights.
     bias = add([average(wanted)], matmul([average(train_x)], weights), -1.0)
@@ -983,7 +984,7 @@ ABLATION = {
 
 # The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md), while
 # `--collapse` trains one seed for 35 epochs. The columns are
-#     Pred      the prediction error, if the predictor is trained
+#     Pred, R2  the prediction error, and r_squared, if the predictor is trained
 #     std       the standard deviation of the embeddings, divided by its value before
 #               training (0.24)
 #     dims      the participation_ratio
@@ -992,19 +993,19 @@ ABLATION = {
 #     worst     the lowest value of the 20 seeds
 #     diverged  the number of runs that diverged; the other columns leave them out
 #
-#                                         dims     sign     1-shot %
-#  row                   Pred   std  mean worst        %  mean worst  diverged
-#  "untrained"                   1.00   2.5   1.8     68.9  68.2  61.1
-#  "everything"         0.00825  0.67   4.9   3.6     22.3  99.9  99.4
-#  "no prediction"               0.56   5.6   5.5     47.8  77.7  74.9
-#  "no stop-gradient"   0.00066  0.47   1.3   1.0      0.6  80.1  56.5
-#  "no EMA"             0.00862  0.65   5.3   4.7     24.7  99.8  99.2
-#  "no Var"             0.00880  0.74   2.3   1.0      4.7  97.9  75.1
-#  "no Cov"             0.10212  1.87   2.3   1.1     20.0  87.4  55.2        6
-#  "no Var, no Cov"     0.06278  1.74   2.5   1.4     13.8  96.8  75.9        7
-#  "no EMA, Var or Cov" 0.03794  1.71   2.6   1.9     13.2  97.8  70.6
-#  "prediction alone"   0.00004  0.02   4.3   2.6      8.0  43.8  35.0
-#  "strong Var"         0.01093  1.62   4.7   3.9      1.3 100.0 100.0
+#                                               dims     sign     1-shot
+#  row                   Pred    R2   std  mean worst        %  mean worst  diverged
+#  "untrained"                         1.00   2.5   1.8     68.9  68.2  61.1
+#  "everything"         0.00825  0.69  0.67   4.9   3.6     22.3  99.9  99.4
+#  "no prediction"                     0.56   5.6   5.5     47.8  77.7  74.9
+#  "no stop-gradient"   0.00066  0.95  0.47   1.3   1.0      0.6  80.1  56.5
+#  "no EMA"             0.00862  0.65  0.65   5.3   4.7     24.7  99.8  99.2
+#  "no Var"             0.00880  0.76  0.74   2.3   1.0      4.7  97.9  75.1
+#  "no Cov"             0.10212  0.57  1.87   2.3   1.1     20.0  87.4  55.2        6
+#  "no Var, no Cov"     0.06278  0.63  1.74   2.5   1.4     13.8  96.8  75.9        7
+#  "no EMA, Var or Cov" 0.03794  0.78  1.71   2.6   1.9     13.2  97.8  70.6
+#  "prediction alone"   0.00004 -0.42  0.02   4.3   2.6      8.0  43.8  35.0
+#  "strong Var"         0.01093  0.93  1.62   4.7   3.9      1.3 100.0 100.0
 #
 # The stop-gradient prevents collapse to a point here. It is the only difference between
 # "prediction alone" and "no EMA, Var or Cov". Without it, Pred is tiny, but std has
@@ -1012,26 +1013,25 @@ ABLATION = {
 # because small differences remain, and these two do not depend on scale.)
 #
 # The stop-gradient is also the only difference between "no stop-gradient" and "no EMA".
-# Without it, most seeds collapse to a line, in spite of Var and Cov. A line costs
-# little: Var is 0 when every dimension has the standard deviation 0.1, which is 0.42
-# in the column std. On a line, each of the 6 * 5 covariances is then 0.1^2 or -0.1^2,
-# and Cov is 30 * (0.1^2)^2 / 6 = 0.0005. With the weight 100, this adds 0.05 to the
-# loss. In return, the weighted error falls from 75 * 0.00862 = 0.65 in "no EMA" to
-# 75 * 0.00066 = 0.05.
+# Without it, dims falls from 5.3 to 1.3, close to a line. Var and Cov are too weak to
+# prevent this. Var is 0 when every dimension has the standard deviation 0.1, which is
+# 0.1 / 0.24 = 0.42 in the column std. On a line, each of the 6 * 5 covariances is then
+# 0.1^2 or -0.1^2, and Cov is 30 * (0.1^2)^2 / 6 = 0.0005. With its weight of 100, it
+# adds only 0.05 to the loss.
 #
 # Var and Cov make training more reliable. In "no Var", "no Cov" and "no Var, no Cov",
 # dims and 1-shot are lower, above all on the worst seeds, and some runs of the last two
-# diverge. But in "no Var", the sign explains only 4.7 %, and in "everything" 22.3 %. We
-# do not know why Var keeps more of the sign, and why no run of "no EMA, Var or Cov"
-# diverges.
+# diverge. Cov also keeps the embeddings small, because covariances grow with them. But
+# in "no Var", the sign explains only 4.7 %, and in "everything" 22.3 %. We do not know
+# why Var keeps more of the sign, or why no run of "no EMA, Var or Cov" diverges.
 #
 # EMA is not needed here: "no EMA" is about as good as "everything".
 #
 # "strong Var" does not need the stop-gradient. It asks for a standard deviation of 0.4,
 # which makes a line expensive: 100 * 30 * (0.4^2)^2 / 6 = 12.8. And the gradient
 # through the targets trains the encoder to leave out the sign, because it cannot be
-# predicted. But training is less reliable: of 1,000 seeds, 15 end with a 1-shot
-# accuracy below 95 %. In "everything", 1 of 1,000 does, and 1 more diverges.
+# predicted. But with more seeds, training turns out less reliable: of 1,000 seeds, 15
+# end with a 1-shot accuracy below 95 %. In "everything", 1 does, and 1 more diverges.
 
 
 def collapse(cfg, seed):

@@ -160,17 +160,17 @@ class Pages(unittest.TestCase):
                       f"{100 * strong['sign'][0]:.1f} %", f"{100 * short['sign'][0]:.0f} %",
                       *[f"{100 * value:.0f} %" for value in no_var["1-shot"][:2]]):
             self.assertIn(words, text)
-        source, errors = read("jepa.py"), {}
+        source = read("jepa.py")
         for row in jepa.ABLATION:
             figures, block = recorded("study.txt", row.replace("everything", "JEPA"))
             (std, *_), dims, (sign, *_), shot = [figures[name] for name in ("std", "dimensions", "sign", "1-shot")]
-            errors[row] = f"{figures['Pred'][0]:.5f}" if "Pred" in figures and row != "no prediction" else ""
+            errors = f"{figures['Pred'][0]:.5f} *{figures['R2'][0]:.2f}" if "Pred" in figures and row != "no prediction" else ""
             numbers = [f"{v:.1f}" for v in (*dims[:2], 100 * sign, 100 * shot[0], 100 * shot[1])]
             diverged = block.split(": ")[1].split()[0]
-            cells = [f'#  "{row}"', errors[row], f"{std:.2f}", *numbers, diverged if diverged != "0" else ""]
+            cells = [f'#  "{row}"', errors, f"{std:.2f}", *numbers, diverged if diverged != "0" else ""]
             self.assertRegex(source, " *".join(cells) + "\n")
         for words in (f"of 1,000 seeds, {slow} end", f"only {100 * no_var['sign'][0]:.1f} %, and in \"everything\" {100 * short['sign'][0]:.1f} %",
-                      *[f"75 * {errors[row]} = {75 * float(errors[row]):.2f}" for row in ("no EMA", "no stop-gradient")]):
+                      "dims falls from {:.1f} to {:.1f}".format(*[recorded("study.txt", row)[0]["dimensions"][0] for row in ("no EMA", "no stop-gradient")])):
             self.assertIn(words, source.replace("\n#", "").replace("  ", " "))
         (halved, block), (_, other) = [recorded(name, "no Cov") for name in ("no_cov_lr.txt", "no_cov_no_ema.txt")]
         self.assertTrue(": 0 of 20 diverged" in block and ": 0 of 20 diverged" in other)
