@@ -21,8 +21,8 @@ gradient flows back through the target. This rule is called the stop-gradient. S
 target encoder is not trained. Instead, it follows the context encoder: after every
 step, each of its weights becomes 95 % of its old value plus 5 % of the corresponding
 weight of the context encoder. Such a running average is called an exponential moving
-average (EMA; Grill et al. 2020, BYOL). This follows I-JEPA (Assran et al. 2023), but is
-far simpler.
+average (EMA; Grill et al. 2020, BYOL). The whole design follows I-JEPA (Assran et al.
+2023), but is far simpler.
 
 What do the encoders learn? Each of our images shows one of four patterns, such as a
 checkerboard, and each patch is multiplied by a random sign, 1 or -1. During training,
@@ -30,11 +30,11 @@ the embeddings come to depend less on the sign:
 
 1. The sign of a visible patch says nothing about the hidden patch. In the mean of the
    context embeddings, it is only noise. A prediction that depends on it has a larger
-   error on average. The gradient reaches the predictor and, through it, the context
-   encoder. So both come to depend less on the sign.
+   error on average. Each step changes the predictor and the context encoder together,
+   such that the prediction depends less on the sign.
 2. The target encoder follows the context encoder. So it depends less on the sign, too.
-3. The sign of a target patch cannot be predicted. As it changes the target less, the
-   error falls.
+3. As a result, the sign of a target patch changes the target less. This sign cannot be
+   predicted, so the error falls.
 
 The pattern is kept. All patches of an image share it, so the context shows the pattern
 of the hidden patch, and this improves the prediction.
@@ -47,11 +47,12 @@ the gradient can only pull the predictions towards the targets. Nobody fully und
 why this is enough to prevent collapse to a point. In the experiments of section 10, it
 is enough, even without the other terms of the loss, which come next.
 
-The embeddings can also collapse to a line. Then they vary in one direction only. If two
-numbers of the embedding vary, they rise and fall together, or one rises when the other
-falls. The loss has two more terms, which I-JEPA does not have. The variance loss asks
-each number of the embedding to vary from patch to patch. The covariance loss asks the
-numbers to be uncorrelated. On a line, they cannot both be satisfied.
+The embeddings can also collapse to a line. Then they differ from patch to patch, but in
+one direction only. If two numbers of the embedding vary, they rise and fall together,
+or one rises when the other falls. The loss has two more terms, which I-JEPA does not
+have. The variance loss asks each number of the embedding to vary from patch to patch.
+The covariance loss asks the numbers to be uncorrelated. On a line, they cannot both be
+satisfied.
 
 `python3 jepa.py` trains a JEPA. With --collapse, it trains several with parts left out.
 
@@ -89,9 +90,9 @@ class Config:
     pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
-    gamma: float = 0.1  # the standard deviation (std) that the variance loss asks for
-    # If this is False, the context encoder makes the targets, too, and a gradient flows
-    # back through them.
+    gamma: float = 0.1  # the variance loss acts below this standard deviation (std)
+    # If this is False, the context encoder makes the targets, and the target encoder is
+    # not used. Then the gradient that flows back through the targets trains it.
     stop_gradient: bool = True
 
     def __post_init__(self):
@@ -358,8 +359,8 @@ def centered_columns(embeddings):
     """Return the columns of embeddings [n][D] as a list [D][n], each minus its mean."""
     columns = []
     for column in transpose(embeddings):
-        # The mean of equal numbers may be off by a rounding error. We subtract the
-        # first number first, so that equal numbers give exactly 0.
+        # The mean of equal numbers may be off by a rounding error. So we subtract the
+        # first number before we take the mean. Then equal numbers give exactly 0.
         column = [v - column[0] for v in column]
         mean = sum(column) / len(column)
         columns.append([v - mean for v in column])
@@ -489,10 +490,10 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
     """Return the prediction error of one image [height][width]."""
     patches = cut_images([img], cfg)[0]
     check_masks(context_mask, target_mask, cfg.num_patches)
-    # Encode the context with the encoder that gradient descent trains.
+    # Encode the context patches with the context encoder.
     context_embs = [context_encode(patches[i], model) for i in context_mask]
     avg_context = average(context_embs)
-    # Encode the target patches with the encoder that follows it by EMA.
+    # Encode the target patches with the target encoder.
     target_embs = [target_encode(patches[i], model) for i in target_mask]
     # Predict the target embeddings, and measure the error in embedding space.
     predictions = [predict(avg_context, pos, model, cfg) for pos in target_mask]
@@ -753,9 +754,10 @@ def linear_probe(train_x, train_labels, x):
     classes = list(group_rows(train_x, labels))  # each label once
     wanted = [one_hot(classes.index(label), len(classes)) for label in labels]
     # Let X be train_x, with the mean of each column subtracted. We minimize the sum of
-    # the squares of X @ weights - wanted, plus penalty times the sum of the squares of
-    # the weights. By dW = X.T @ dY of section 3, half the gradient is
-    #     X.T @ (X @ weights - wanted) + penalty * weights.
+    # the squares of X @ weights + constants - wanted, plus penalty times the sum of the
+    # squares of the weights. By dW = X.T @ dY of section 3, half the gradient is
+    #     X.T @ (X @ weights + constants - wanted) + penalty * weights.
+    # The columns of X sum to 0, so X.T @ constants is 0.
     columns = centered_columns(train_x)  # [D][n], this is X.T
     XtX = matmul(columns, transpose(columns))  # X.T @ X, [D][D]
     XtY = matmul(columns, wanted)  # X.T @ wanted, [D][classes]
@@ -769,7 +771,8 @@ def linear_probe(train_x, train_labels, x):
         half_gradient = add(matmul(XtX, weights), XtY, -1.0)
         half_gradient = add(half_gradient, weights, penalty)
         weights = add(weights, half_gradient, -step)
-    # The best bias gives the mean of wanted at the mean of train_x. So a row of x gets
+    # The best constants are the means of wanted, because the columns of X @ weights sum
+    # to 0, too. So a row of x gets
     #     (row - mean of train_x) @ weights + mean of wanted = row @ weights + bias,
     # where bias = mean of wanted - (mean of train_x) @ weights.
     bias = add([average(wanted)], matmul([average(train_x)], weights), -1.0)
@@ -814,7 +817,8 @@ def r_squared(pred_loss, images, model, cfg):
     """Return the share of the variance of the targets that the predictor explains.
 
     This is an estimate, because pred_loss is the mean over an epoch in which the
-    weights changed. If the variance is 0, return nan.
+    weights changed. It is below 0 if always predicting the mean target would be better.
+    If the variance is 0, return nan.
     """
     std = embedding_std(embed_patches(images, model, cfg))
     return 1.0 - pred_loss / std**2 if std > 0.0 else nan
@@ -839,7 +843,7 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_vectors, labels, 1, rng)
     probe = few_shot_accuracy(linear_probe, image_vectors, labels, 50, rng)
-    # Three labels for each patch, [N*K]
+    # Three ways to group the N*K patches
     patterns = []
     without_sign = []
     with_sign = []
@@ -849,9 +853,9 @@ def evaluate(image_vectors, patch_vectors, signs, labels, seed):
             without_sign.append((pattern, pos))
             with_sign.append((pattern, pos, sign))
     by_pattern = explained_variance(patch_vectors, patterns)
-    all_three = explained_variance(patch_vectors, with_sign)
-    first_two = explained_variance(patch_vectors, without_sign)
-    return one_shot, probe, by_pattern, all_three - first_two
+    share = explained_variance(patch_vectors, with_sign)
+    share_without = explained_variance(patch_vectors, without_sign)
+    return one_shot, probe, by_pattern, share - share_without
 
 
 # ---- 9. The demo ---------------------------------------------------------------------
@@ -977,14 +981,14 @@ ABLATION = {
     "no Var, no Cov": NO_VAR_NO_COV,
     "no EMA, Var or Cov": {"ema_momentum": 0.0, **NO_VAR_NO_COV},
     "prediction alone": {**ONE_ENCODER, **NO_VAR_NO_COV},
-    # Here, a strong variance loss replaces the stop-gradient, as in VICReg. It spreads
-    # the embeddings, so the gradients are larger, and the learning rate is lower.
+    # Here, a strong variance loss replaces the stop-gradient, as in VICReg. It makes
+    # the embeddings and the gradients larger. So we choose a lower learning rate.
     "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
 # The table shows means over 20 seeds after 50 epochs (tests/studies/RESULTS.md), while
 # `--collapse` trains one seed for 35 epochs. The columns are
-#     Pred, R2  the prediction error, and r_squared, if the predictor is trained
+#     Pred, R2  the prediction error and r_squared, if the predictor is trained
 #     std       the standard deviation of the embeddings, divided by its value before
 #               training (0.24)
 #     dims      the participation_ratio
@@ -1013,25 +1017,28 @@ ABLATION = {
 # because small differences remain, and these two do not depend on scale.)
 #
 # The stop-gradient is also the only difference between "no stop-gradient" and "no EMA".
-# Without it, dims falls from 5.3 to 1.3, close to a line. Var and Cov are too weak to
-# prevent this. Var is 0 when every dimension has the standard deviation 0.1, which is
-# 0.1 / 0.24 = 0.42 in the column std. On a line, each of the 6 * 5 covariances is then
-# 0.1^2 or -0.1^2, and Cov is 30 * (0.1^2)^2 / 6 = 0.0005. With its weight of 100, it
-# adds only 0.05 to the loss.
+# Without it, Var and Cov prevent the point, but dims falls from 5.3 to 1.3, close to a
+# line. A line costs little: Var is 0 when every dimension has the standard deviation
+# 0.1, which is 0.1 / 0.24 = 0.42 in the column std. On a line, each of the 6 * 5
+# covariances is then 0.1^2 or -0.1^2, and Cov is 30 * (0.1^2)^2 / 6 = 0.0005. With its
+# weight of 100, it adds only 0.05 to the loss. For comparison, the weighted error of
+# "no EMA" is 75 * 0.00862 = 0.65.
 #
 # Var and Cov make training more reliable. In "no Var", "no Cov" and "no Var, no Cov",
-# dims and 1-shot are lower, above all on the worst seeds, and some runs of the last two
-# diverge. Cov also keeps the embeddings small, because covariances grow with them. But
-# in "no Var", the sign explains only 4.7 %, and in "everything" 22.3 %. We do not know
-# why Var keeps more of the sign, or why no run of "no EMA, Var or Cov" diverges.
+# dims and 1-shot are lower, above all on the worst seeds. Without Cov, the embeddings
+# are larger, because large embeddings have large covariances, and some runs of "no Cov"
+# and "no Var, no Cov" diverge. But in "no Var", the sign explains only 4.7 %, and in
+# "everything" 22.3 %. We do not know why Var keeps more of the sign, or why no run of
+# "no EMA, Var or Cov" diverges.
 #
 # EMA is not needed here: "no EMA" is about as good as "everything".
 #
 # "strong Var" does not need the stop-gradient. It asks for a standard deviation of 0.4,
 # which makes a line expensive: 100 * 30 * (0.4^2)^2 / 6 = 12.8. And the gradient
 # through the targets trains the encoder to leave out the sign, because it cannot be
-# predicted. But with more seeds, training turns out less reliable: of 1,000 seeds, 15
-# end with a 1-shot accuracy below 95 %. In "everything", 1 does, and 1 more diverges.
+# predicted. But training is less reliable than in "everything", as more seeds show: of
+# 1,000 seeds, 15 end with a 1-shot accuracy below 95 %. In "everything", 1 does, and 1
+# more diverges.
 
 
 def collapse(cfg, seed):

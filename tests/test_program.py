@@ -170,7 +170,7 @@ class Pages(unittest.TestCase):
             cells = [f'#  "{row}"', errors, f"{std:.2f}", *numbers, diverged if diverged != "0" else ""]
             self.assertRegex(source, " *".join(cells) + "\n")
         for words in (f"of 1,000 seeds, {slow} end", f"only {100 * no_var['sign'][0]:.1f} %, and in \"everything\" {100 * short['sign'][0]:.1f} %",
-                      "dims falls from {:.1f} to {:.1f}".format(*[recorded("study.txt", row)[0]["dimensions"][0] for row in ("no EMA", "no stop-gradient")])):
+                      f"75 * {recorded('study.txt', 'no EMA')[0]['Pred'][0]:.5f} = {75 * recorded('study.txt', 'no EMA')[0]['Pred'][0]:.2f}", "dims falls from {:.1f} to {:.1f}".format(*[recorded("study.txt", row)[0]["dimensions"][0] for row in ("no EMA", "no stop-gradient")])):
             self.assertIn(words, source.replace("\n#", "").replace("  ", " "))
         (halved, block), (_, other) = [recorded(name, "no Cov") for name in ("no_cov_lr.txt", "no_cov_no_ema.txt")]
         self.assertTrue(": 0 of 20 diverged" in block and ": 0 of 20 diverged" in other)
