@@ -252,7 +252,7 @@ def scale(factor, x):
     return [[factor * v for v in row] for row in x]
 
 
-def add(x, y, factor=1.0):
+def add(x, y, factor):
     """Return the matrix x + factor * y."""
     if shape(x) != shape(y):
         raise ValueError(f"cannot add {shape(x)} and {shape(y)}")

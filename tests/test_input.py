@@ -56,7 +56,7 @@ embed([EIGHT], MODEL, CFG) | 4 | 16; embed_patches([EIGHT], MODEL, CFG) | 4 | 16
 jepa_forward(EIGHT, [0, 1, 2], [3]) | 4 | 16; jepa_forward(IMAGE, [0, 1, 2], [2]) | [0, 1, 2] | [2]
 jepa_forward(IMAGE, [0, 1, 1], [2]) | [0, 1, 1]; jepa_forward(IMAGE, [], [2]) | []; train([IMAGE], ONE, rng(), masks=lambda K, rng: ([], [1])) | []; jepa_forward(IMAGE, [0], []) | []; jepa_forward(IMAGE, [0], [-1]) | -1; jepa_forward(IMAGE, [0], [4]) | 3 | [4]
 context_encode([0.1] * 3) | (1, 4) | (5, 32); target_encode([0.1] * 5) | (1, 6) | (5, 32); predict([0.1] * 5, 0) | (1, 10) | (11, 64)
-matmul(X, X) | (6, 2) | (6, 2); add(X, X[1:]) | (6, 2) | (5, 2); mse_loss(X, [[0.1]] * 6) | (6, 2) | (6, 1); mlp_forward(MODEL["predictor"], X) | (6, 3)
+matmul(X, X) | (6, 2) | (6, 2); add(X, X[1:], 1.0) | (6, 2) | (5, 2); mse_loss(X, [[0.1]] * 6) | (6, 2) | (6, 1); mlp_forward(MODEL["predictor"], X) | (6, 3)
 predict([0.1] * 6, 4) | 0 to 3 | 4; predict([0.1] * 6, 1.5) | 1.5; predict([0.1] * 6, -1) | -1; average([[10**400]]) | too large; mse([], []) | rows; mse(X, X[1:]) | (6, 2) | (5, 2)
 mse([[0.1]], [[0.1, 0.2]]) | (1, 1) | (1, 2); mse(X[1:], X) | (5, 2) | (6, 2); mse([[0.1, 0.2]], [[0.1]]) | (1, 2) | (1, 1); average([]) | rows; average([[1.0], [2.0, 3.0]]) | one length
 participation_ratio([[1, 2, 9], [3, 1], [2, 2]]) | one length; embedding_std([[1, 2], [NAN, 1]]) | finite
