@@ -21,8 +21,8 @@ gradient flows back through the target. This rule is called the stop-gradient. S
 target encoder is not trained. Instead, it follows the context encoder: after every
 step, each of its weights becomes 95 % of its old value plus 5 % of the corresponding
 weight of the context encoder. Such a running average is called an exponential moving
-average (EMA; Grill et al. 2020, BYOL). The whole design follows I-JEPA (Assran et al.
-2023), but is far simpler.
+average (EMA). BYOL (Grill et al. 2020) has one in the same place. The whole design
+follows I-JEPA (Assran et al. 2023), but is far simpler.
 
 What do the encoders learn? Each of our images shows one of four patterns, such as a
 checkerboard, and each patch is multiplied by a random sign, 1 or -1. During training,
@@ -30,22 +30,24 @@ the embeddings come to depend less on the sign:
 
 1. The sign of a visible patch says nothing about the hidden patch. In the mean of the
    context embeddings, it is only noise. A prediction that depends on it has a larger
-   error on average. Each step changes the predictor and the context encoder together,
-   such that the prediction depends less on the sign.
+   error on average. So over many steps, gradient descent makes the prediction depend
+   less on the sign, by changing both the predictor and the context encoder.
 2. The target encoder follows the context encoder. So it depends less on the sign, too.
 3. As a result, the sign of a target patch changes the target less. This sign cannot be
    predicted, so the error falls.
 
 The pattern is kept. All patches of an image share it, so the context shows the pattern
-of the hidden patch, and this improves the prediction.
+of the hidden patch. This improves the prediction, even if the sign is unknown. The best
+prediction is then the mean of the embeddings for both signs. With a linear encoder, it
+would be the same for all patterns. With the ReLU of our encoder (section 3), it differs
+from pattern to pattern.
 
 A low error alone proves nothing. If the encoders gave every patch the same embedding,
 the predictor could always answer with that embedding, and the error would be 0. This is
 called collapse to a point. If the gradient also flowed through the targets, training
 could reach it by pulling the targets towards the predictions. With the stop-gradient,
-the gradient can only pull the predictions towards the targets. Nobody fully understands
-why this is enough to prevent collapse to a point. In the experiments of section 10, it
-is enough, even without the other terms of the loss, which come next.
+the gradient can only pull the predictions towards the targets. Why this is enough to
+prevent collapse to a point is only partly understood (Tian, Chen and Ganguli 2021).
 
 The embeddings can also collapse to a line. Then they differ from patch to patch, but in
 one direction only. If two numbers of the embedding vary, they rise and fall together,
@@ -54,7 +56,8 @@ have. The variance loss asks each number of the embedding to vary from patch to 
 The covariance loss asks the numbers to be uncorrelated. On a line, they cannot both be
 satisfied.
 
-`python3 jepa.py` trains a JEPA. With --collapse, it trains several with parts left out.
+`python3 jepa.py` trains a JEPA, and the same networks without prediction. With
+--collapse, it leaves out other parts, too.
 
 Shapes are given in brackets: [n][D] is a list of n rows, each with D numbers.
 
@@ -91,8 +94,8 @@ class Config:
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
     gamma: float = 0.1  # the variance loss acts below this standard deviation (std)
-    # If this is False, the context encoder makes the targets, and the target encoder is
-    # not used. Then the gradient that flows back through the targets trains it.
+    # If this is False, the context encoder also makes the targets, and the gradient
+    # flows back through them.
     stop_gradient: bool = True
 
     def __post_init__(self):
@@ -654,7 +657,9 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
             # Average over the images. The last batch can be smaller than the others.
             for term in losses:
                 losses[term] += batch_losses[term] * len(batch) / len(data)
-        if not losses["loss"] < 1e9:  # also true for nan; normal losses are below 20
+        if (
+            not losses["loss"] < 1e9
+        ):  # also true for nan; the losses of the demo are below 10
             raise FloatingPointError(
                 f"training diverged in epoch {epoch}: "
                 f"try a lower lr than {cfg.lr}, and pixels of about -1 to 1"
@@ -955,8 +960,8 @@ Embeddings for different patterns:""")
     print(f"""
 '1-shot' has 1 label per pattern, 'linear probe' 50. Chance is {1 / len(PATTERNS):.0%}.
 'sign' is what the sign explains beyond pattern and position. 'no prediction' is trained
-on Var and Cov alone. Compared with it and with 'untrained', JEPA should have a lower
-'sign', and higher values in the other columns.
+on Var and Cov alone. Compared with it and with 'untrained', JEPA has a lower 'sign' on
+nearly every seed, and values at least as high in the other columns.
 
 Linear Probe Test: {probes['JEPA']:.1%} accuracy on downstream classification! \
 (untrained encoder: {probes['untrained']:.1%})""")
@@ -982,7 +987,7 @@ ABLATION = {
     "no EMA, Var or Cov": {"ema_momentum": 0.0, **NO_VAR_NO_COV},
     "prediction alone": {**ONE_ENCODER, **NO_VAR_NO_COV},
     # Here, a strong variance loss replaces the stop-gradient, as in VICReg. It makes
-    # the embeddings and the gradients larger. So we choose a lower learning rate.
+    # the embeddings and the gradients larger, hence the lower learning rate.
     "strong Var": {**ONE_ENCODER, "var_weight": 40.0, "gamma": 0.4, "lr": 0.012},
 }
 
@@ -1011,25 +1016,26 @@ ABLATION = {
 #  "prediction alone"   0.00004 -0.42  0.02   4.3   2.6      8.0  43.8  35.0
 #  "strong Var"         0.01093  0.93  1.62   4.7   3.9      1.3 100.0 100.0
 #
-# The stop-gradient prevents collapse to a point here. It is the only difference between
-# "prediction alone" and "no EMA, Var or Cov". Without it, Pred is tiny, but std has
-# fallen to 0.02 of its value before training. (dims is above 1 and 1-shot above 25 %,
-# because small differences remain, and these two do not depend on scale.)
+# Without Var and Cov, it is the stop-gradient that prevents collapse to a point. It is
+# the only difference between "prediction alone" and "no EMA, Var or Cov". Without it,
+# Pred is tiny, but std has fallen to 0.02 of its value before training. (dims is above
+# 1 and 1-shot above 25 %, because small differences remain, and these two do not depend
+# on scale.)
 #
 # The stop-gradient is also the only difference between "no stop-gradient" and "no EMA".
-# Without it, Var and Cov prevent the point, but dims falls from 5.3 to 1.3, close to a
-# line. A line costs little: Var is 0 when every dimension has the standard deviation
-# 0.1, which is 0.1 / 0.24 = 0.42 in the column std. On a line, each of the 6 * 5
-# covariances is then 0.1^2 or -0.1^2, and Cov is 30 * (0.1^2)^2 / 6 = 0.0005. With its
-# weight of 100, it adds only 0.05 to the loss. For comparison, the weighted error of
-# "no EMA" is 75 * 0.00862 = 0.65.
+# Without it, Var and Cov still prevent the point, but dims falls from 5.3 to 1.3, close
+# to a line. A line costs little. Var is 0 once every dimension has the standard
+# deviation 0.1, which is 0.1 / 0.24 = 0.42 in the column std. On a line, each of the
+# 6 * 5 covariances is then 0.1^2 or -0.1^2, and Cov is 30 * (0.1^2)^2 / 6 = 0.0005.
+# With its weight of 100, it adds only 0.05 to the loss. For comparison, the weighted
+# error of "no EMA" is 75 * 0.00862 = 0.65.
 #
 # Var and Cov make training more reliable. In "no Var", "no Cov" and "no Var, no Cov",
-# dims and 1-shot are lower, above all on the worst seeds. Without Cov, the embeddings
-# are larger, because large embeddings have large covariances, and some runs of "no Cov"
-# and "no Var, no Cov" diverge. But in "no Var", the sign explains only 4.7 %, and in
-# "everything" 22.3 %. We do not know why Var keeps more of the sign, or why no run of
-# "no EMA, Var or Cov" diverges.
+# dims is about half as high, and 1-shot is lower, above all on the worst seeds. Without
+# Cov, the embeddings are larger, because large embeddings have large covariances, and
+# more runs diverge. But Var has a price: the sign explains 4.7 % in "no Var", and
+# 22.3 % in "everything". Probably Var keeps more dimensions in use than the patterns
+# need, and the sign fills the others.
 #
 # EMA is not needed here: "no EMA" is about as good as "everything".
 #
@@ -1082,14 +1088,13 @@ sign        share of the variance that the sign explains beyond pattern and posi
             f"{name:19}{pred:9.5f}{r2:7.2f}{std:7.2f}{dimensions:12.1f}"
             f"{sign:8.1%}{one_shot:8.1%}  {words}"
         )
-    print(
-        """
+    print("""
 The stop-gradient is the only difference between
     'no stop-gradient' and 'no EMA', and between
     'prediction alone' and 'no EMA, Var or Cov'.
 In 'untrained' and 'no prediction', the predictor is not trained: ignore Pred and R2.
-'prediction alone' has the lowest Pred, and has collapsed: a low Pred proves nothing."""
-    )
+Unless it diverged, 'prediction alone' has the lowest Pred, and has collapsed.
+So a low Pred alone proves nothing.""")
 
 
 def main():
