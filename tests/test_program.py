@@ -143,9 +143,8 @@ class Pages(unittest.TestCase):
 
     def test_the_numbers_in_the_text_are_the_recorded_ones(self):
         text, results, source = read("README.md"), read(STUDIES, "RESULTS.md"), read("jepa.py")
-        JEPA, _ = recorded("jepa_1000.txt", "JEPA")
-        base, _ = recorded("baseline_1000.txt", "no prediction")
-        untrained, _ = recorded("fixed_1000.txt", "untrained")
+        JEPA, base, untrained = [recorded(name, row)[0] for name, row in (
+            ("jepa_1000.txt", "JEPA"), ("baseline_1000.txt", "no prediction"), ("fixed_1000.txt", "untrained"))]
         short, strong, tuned, no_var, stopped = [recorded("study.txt", row)[0] for row in (
             "JEPA", "strong Var", "no prediction, tuned", "no Var", "no EMA, Var or Cov")]
         cfg, (mean, worst, _) = jepa.Config(), stopped["1-shot"]
@@ -164,18 +163,19 @@ class Pages(unittest.TestCase):
             figures, block = recorded("study.txt", row.replace("everything", "JEPA"))
             (std, *_), dims, (sign, *_), shot = [figures[name] for name in ("std", "dimensions", "sign", "1-shot")]
             errors = f"{figures['Pred'][0]:.5f} *{figures['R2'][0]:.2f}" if "Pred" in figures and row != "no prediction" else ""
-            numbers = [f"{v:.1f}" for v in (*dims[:2], 100 * sign, 100 * shot[0], 100 * shot[1])]
-            diverged = block.split(": ")[1].split()[0]
-            cells = [f'#  "{row}"', errors, f"{std:.2f}", *numbers, diverged if diverged != "0" else ""]
+            cells = [f'#  "{row}"', errors, f"{std:.2f}", *[f"{v:.1f}" for v in (*dims[:2], 100 * sign, 100 * shot[0], 100 * shot[1])]]
+            cells.append("" if ": 0 of" in block else block.split(": ")[1].split()[0])
             self.assertRegex(source, " *".join(cells) + "\n")
         ema, line = [recorded("study.txt", row)[0] for row in ("no EMA", "no stop-gradient")]
         for words in (f"1,000 seeds, {slow} ", f"75 * {ema['Pred'][0]:.5f} = {75 * ema['Pred'][0]:.2f}", f"{ema['dimensions'][0]:.1f} to {line['dimensions'][0]:.1f}",
                       *[f"{100 * row['sign'][0]:.1f} %" for row in (no_var, short)]):
             self.assertIn(words, source[source.index("# ---- 10."):].replace("\n#", "").replace("  ", " "))
-        (halved, block), (_, other) = [recorded(name, "no Cov") for name in ("no_cov_lr.txt", "no_cov_no_ema.txt")]
-        self.assertTrue(": 0 of 20 diverged" in block and ": 0 of 20 diverged" in other)
+        halved, block = recorded("no_cov_lr.txt", "no Cov")
+        lost = [recorded("no_cov_100.txt", row)[1].split(": ")[1].split()[0] for row in ("no Cov", "no Var, no Cov", "no EMA, Var or Cov")]
+        for page, words in ((text, "{1} of 100.{{9,40}} {2} "), (source, "100 seeds, {}.{{9,40}} {}.{{9,40}} {} "), (results, "100 seeds, {} .{{9,40}} {} .{{9,40}} {} ")):
+            self.assertRegex(page, "(?s)" + words.format(*lost))
         for words in (*gaps[:2], *["recorded/" + name for name in os.listdir(os.path.join(ROOT, STUDIES, "recorded"))],
-                      "{:.1f} ({:.1f}) %".format(*[100 * v for v in halved["1-shot"]])):
+                      "{:.1f} ({:.1f}) %".format(*[100 * v for v in halved["1-shot"]]), "rate none does" if ": 0 of" in block else "rate some"):
             self.assertIn(words, results)
 
     def test_commands_links_and_pictures_are_real(self):
