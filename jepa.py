@@ -161,10 +161,7 @@ def to_list(values):
 
 
 def to_rows(values, name="data"):
-    """Return a table as rows of floats [n][k]. Refuse ragged rows, nan and inf.
-
-    Raise ValueError. `name` says in the error message what the table is.
-    """
+    """Return rows of floats [n][k]. Raise ValueError if ragged or not finite."""
     try:
         rows = [[float(value) for value in to_list(row)] for row in to_list(values)]
     except (TypeError, ValueError) as error:
@@ -504,10 +501,7 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
 
 
 def ema_update(momentum=Config.ema_momentum, model=MODEL):
-    """Move the target encoder towards the context encoder, in place.
-
-    target = momentum * target + (1 - momentum) * context
-    """
+    """Set target encoder = momentum * target + (1 - momentum) * context encoder."""
     target = model["target_encoder"]
     context = model["context_encoder"]
     for layer in target:
