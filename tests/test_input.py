@@ -86,8 +86,7 @@ class Refusals(unittest.TestCase):
         rows = REFUSED.split("\n", 1)[1].replace("\n", "; ").split("; ")
         for row in rows:
             call, *words = [part.strip() for part in row.split(" |")]
-            before = copy.deepcopy(MODEL)
-            position = 0
+            before, position = copy.deepcopy(MODEL), 0
             with self.subTest(call):
                 with self.assertRaises((ValueError, LookupError, TypeError, AttributeError, ArithmeticError)) as caught:
                     evaluate(call)

@@ -168,7 +168,8 @@ class Pages(unittest.TestCase):
             self.assertRegex(source, " *".join(cells) + "\n")
         ema, line = [recorded("study.txt", row)[0] for row in ("no EMA", "no stop-gradient")]
         for words in (f"from {100 * recorded('study.txt', 'no prediction')[0]['1-shot'][0]:.1f} % in", f"1,000 seeds, {slow} ", f"75 * {ema['Pred'][0]:.5f} = {75 * ema['Pred'][0]:.2f}", f"{ema['dimensions'][0]:.1f} to {line['dimensions'][0]:.1f}",
-                      *[f"{100 * row['sign'][0]:.1f} %" for row in (no_var, short, *[recorded("study.txt", row)[0] for row in ("no prediction", "untrained")])]):
+                      *[f"{100 * row['sign'][0]:.1f} %" for row in (no_var, short)], *["{:.1f} % to {:.1f} %".format(*[
+                          100 * recorded("study.txt", row)[0]["sign"][0] for row in rows]) for rows in (["no prediction", "JEPA"], ["untrained", "no prediction"])]):
             self.assertIn(words, source[source.index("# ---- 10."):].replace("\n#", "").replace("  ", " "))
         halved, block = recorded("no_cov_lr.txt", "no Cov")
         lost = [recorded("no_cov_100.txt", row)[1].split(": ")[1].split()[0] for row in ("no Cov", "no Var, no Cov", "no EMA, Var or Cov")]
