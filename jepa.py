@@ -349,7 +349,7 @@ EPS = 1e-4  # added to each variance: at 0, the square root has no derivative
 
 
 def mse_loss(predictions, targets):
-    """Return the mean squared error of predictions and targets, and its gradient."""
+    """Return the mean squared error of predictions [n][D], and its gradient [n][D]."""
     errors = add(predictions, targets, -1.0)  # predictions - targets, [n][D]
     count = len(errors) * len(errors[0])
     loss = sum_of_squares(errors) / count
@@ -507,8 +507,9 @@ def ema_update(momentum=Config.ema_momentum, model=MODEL):
     target = model["target_encoder"]
     context = model["context_encoder"]
     for layer in target:
-        kept = scale(momentum, target[layer])
-        target[layer] = add(kept, context[layer], 1.0 - momentum)
+        target[layer] = add(
+            scale(momentum, target[layer]), context[layer], 1.0 - momentum
+        )
 
 
 # ---- 6. The heart: a batch, forward and backward -------------------------------------
@@ -668,8 +669,8 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
 
 
 # ---- 8. Evaluation -------------------------------------------------------------------
-# We look at the embeddings that the target encoder makes, as in I-JEPA.
-# From here on labels are used, but only to measure.
+# We look at the embeddings that the target encoder makes, as in I-JEPA. From here on
+# labels are used, but only to measure.
 
 
 def embed_patches(images, model, cfg):
@@ -684,7 +685,7 @@ def embed(images, model, cfg):
 
 
 def embedding_std(embeddings):
-    """Return the square root of the mean variance of the D dimensions."""
+    """Return the root of the mean variance of the D dimensions of embeddings [n][D]."""
     columns = centered_columns(to_rows(embeddings))  # [D][n]
     D, n = shape(columns)
     return sqrt(sum_of_squares(columns) / (D * max(1, n - 1)))
@@ -926,15 +927,16 @@ Embeddings for different patterns:""")
     print("\nCosine similarities between patterns:")
     print(" " * 10 + "".join(f"{pattern:>12}" for pattern in PATTERNS))
     # Divide each embedding by its length. Then a dot product is a cosine.
-    units = [[v / max(hypot(*row), 1e-300) for v in row] for row in embeddings]
+    units = [[v / hypot(*row) for v in row] for row in embeddings]
     for pattern, cosines in zip(PATTERNS, matmul(units, transpose(units))):
         print(f"{pattern:10}" + "".join(f"{v:12.3f}" for v in cosines))
     print("""
                accuracy on new images      share of patch variance
                 1-shot   linear probe         pattern    sign""")
     image_pixels = [[v for row in image for v in row] for image in test_images]
-    cut = cut_images(test_images, cfg)  # [N][K][P]
-    patch_pixels = [patch for patches in cut for patch in patches]
+    patch_pixels = [
+        patch for patches in cut_images(test_images, cfg) for patch in patches
+    ]
     rows = [("pixels", image_pixels, patch_pixels)]
     no_pred, _ = train(images, replace(cfg, pred_weight=0.0), Random(seed))
     models = {
@@ -1064,6 +1066,8 @@ sign        share of the variance that the sign explains beyond pattern and posi
 1-shot      accuracy with one label per class
 
                         Pred     R2    std  dimensions    sign  1-shot""")
+    untrained = init_model(cfg, Random(seed))
+    untrained_std = embedding_std(embed_patches(test_images, untrained, cfg))
     for name, changes in ABLATION.items():
         try:
             model, history = train(images, replace(cfg, **changes), Random(seed))
@@ -1073,10 +1077,7 @@ sign        share of the variance that the sign explains beyond pattern and posi
         pred = history[-1]["pred"]
         r2 = r_squared(pred, images, model, cfg)
         patch_vectors = embed_patches(test_images, model, cfg)
-        std = embedding_std(patch_vectors)
-        if name == "untrained":  # the first row
-            untrained_std = std
-        std /= untrained_std
+        std = embedding_std(patch_vectors) / untrained_std
         dimensions = participation_ratio(patch_vectors)
         one_shot, _, _, sign = evaluate(
             embed(test_images, model, cfg), patch_vectors, test_signs, test_labels, seed
