@@ -159,21 +159,19 @@ class Pages(unittest.TestCase):
                       f"{100 * strong['sign'][0]:.1f} %", f"{100 * short['sign'][0]:.0f} %",
                       *[f"{100 * value:.0f} %" for value in no_var["1-shot"][:2]]):
             self.assertIn(words, text)
-        for row in jepa.ABLATION:
+        source = source[source.index("\nABLATION ="):]
+        told = re.findall(r"std ([\d.]+), dims ([\d.]+), 1-shot ([\d.]+) %(?:, (\d+) diverged)?", source)
+        self.assertEqual(len(told), len(jepa.ABLATION))
+        for row, cells in zip(jepa.ABLATION, told):
             figures, block = recorded("study.txt", row.replace("everything", "JEPA"))
-            (std, *_), dims, (sign, *_), shot = [figures[name] for name in ("std", "dimensions", "sign", "1-shot")]
-            errors = f"{figures['Pred'][0]:.5f} *{figures['R2'][0]:.2f}" if "Pred" in figures and row != "no prediction" else ""
-            cells = [f'#  "{row}"', errors, f"{std:.2f}", *[f"{v:.1f}" for v in (*dims[:2], 100 * sign, 100 * shot[0], 100 * shot[1])]]
-            cells.append("" if ": 0 of" in block else block.split(": ")[1].split()[0])
-            self.assertRegex(source, " *".join(cells) + "\n")
-        ema, line = [recorded("study.txt", row)[0] for row in ("no EMA", "no stop-gradient")]
-        for words in (f"from {100 * recorded('study.txt', 'no prediction')[0]['1-shot'][0]:.1f} % in", f"1,000 seeds, {slow} ", f"75 * {ema['Pred'][0]:.5f} = {75 * ema['Pred'][0]:.2f}", f"{ema['dimensions'][0]:.1f} to {line['dimensions'][0]:.1f}",
-                      *[f"{100 * row['sign'][0]:.1f} %" for row in (no_var, short)], *["{:.1f} % to {:.1f} %".format(*[
-                          100 * recorded("study.txt", row)[0]["sign"][0] for row in rows]) for rows in (["no prediction", "JEPA"], ["untrained", "no prediction"])]):
-            self.assertIn(words, source[source.index("# ---- 10."):].replace("\n#", "").replace("  ", " "))
+            lost = block.split(": ")[1].split()[0]
+            self.assertEqual(cells, (f"{figures['std'][0]:.2f}", f"{figures['dimensions'][0]:.1f}",
+                                     f"{100 * figures['1-shot'][0]:.1f}", "" if lost == "0" else lost), row)
+        rows = [100 * recorded("study.txt", row)[0]["1-shot"][0] for row in ("no prediction", "JEPA")]
+        self.assertIn("from {:.1f} % to {:.1f} %".format(*rows), source.replace("\n# ", " "))
         halved, block = recorded("no_cov_lr.txt", "no Cov")
         lost = [recorded("no_cov_100.txt", row)[1].split(": ")[1].split()[0] for row in ("no Cov", "no Var, no Cov", "no EMA, Var or Cov")]
-        for page, words in ((text, "{1} of 100.{{9,40}} {2} "), (source, "100 seeds, {}.{{9,40}} {}.{{9,40}} {} "), (results, "100 seeds, {} .{{9,40}} {} .{{9,40}} {} ")):
+        for page, words in ((text, "{1} of 100.{{9,40}} {2} "), (results, "100 seeds, {} .{{9,40}} {} .{{9,40}} {} ")):
             self.assertRegex(page, "(?s)" + words.format(*lost))
         for words in (*gaps[:2], *["recorded/" + name for name in os.listdir(os.path.join(ROOT, STUDIES, "recorded"))],
                       "{:.1f} ({:.1f}) %".format(*[100 * v for v in halved["1-shot"]]), "rate none does" if ": 0 of" in block else "rate some"):
