@@ -48,7 +48,7 @@ extract_patches([0.1] * 16) | height x width, grey | -1 to 1; train([], ONE, rng
 extract_patches([[[0.1, 0.2, 0.3]] * 4] * 4) | height x width, grey; train(IMAGE, ONE, rng()) | height
 train([IMAGE, EIGHT], ONE, rng()) | 4 | 16; train([object()] * 3, ONE, rng()) | height x width, grey
 train([IMAGE, [[NAN] * 4] * 4], ONE, rng()) | finite; train([[0.1] * 16] * 3, ONE, rng()) | height
-train([IMAGE], ONE, 42) | random.Random; train([IMAGE], ONE, random) | random.Random; train([IMAGE], ONE, object()) | random.Random | object
+train([IMAGE], ONE, 42) | int; train([IMAGE], ONE, None) | None; train([IMAGE], ONE, object()) | object
 train([IMAGE], ONE, rng(), {}) | context_encoder; train([IMAGE] * 2, ONE, rng(), "model") |
 train([IMAGE], Config(embed_dim=5), rng(), {**MODEL, "predictor": init_mlp(9, 3, 5, rng())}) | multiply
 train([IMAGE], ONE, rng(), masks=lambda K, rng: ([0, 1], [1])) | [0, 1] | [1]

@@ -160,15 +160,20 @@ class Pages(unittest.TestCase):
                       *[f"{100 * value:.0f} %" for value in no_var["1-shot"][:2]]):
             self.assertIn(words, text)
         source = source[source.index("\nABLATION ="):]
-        told = re.findall(r"std ([\d.]+), dims ([\d.]+), 1-shot ([\d.]+) %(?:, (\d+) diverged)?", source)
+        told = re.findall(r"  # ([\d.]+), ([\d.]+), ([\d.]+) %(?:; (\d+) diverged)?\n", source)
         self.assertEqual(len(told), len(jepa.ABLATION))
         for row, cells in zip(jepa.ABLATION, told):
             figures, block = recorded("study.txt", row.replace("everything", "JEPA"))
             lost = block.split(": ")[1].split()[0]
             self.assertEqual(cells, (f"{figures['std'][0]:.2f}", f"{figures['dimensions'][0]:.1f}",
                                      f"{100 * figures['1-shot'][0]:.1f}", "" if lost == "0" else lost), row)
-        rows = [100 * recorded("study.txt", row)[0]["1-shot"][0] for row in ("no prediction", "JEPA")]
-        self.assertIn("from {:.1f} % to {:.1f} %".format(*rows), source.replace("\n# ", " "))
+        rows = {row: recorded("study.txt", row)[0] for row in jepa.ABLATION if row not in ("untrained", "everything")}
+        JEPA_20 = recorded("study.txt", "JEPA")[0]
+        for words in (f"std falls to {rows['prediction alone']['std'][0]:.2f}",
+                      "from {:.1f} to {:.1f}".format(*[rows[row]["dimensions"][0] for row in ("no EMA", "no stop-gradient")]),
+                      f"dims is {rows['strong Var']['dimensions'][0]:.1f}",
+                      f"from {100 * rows['no prediction']['1-shot'][0]:.1f} % to {100 * JEPA_20['1-shot'][0]:.1f} %"):
+            self.assertIn(words, source.replace("\n# ", " "))
         halved, block = recorded("no_cov_lr.txt", "no Cov")
         lost = [recorded("no_cov_100.txt", row)[1].split(": ")[1].split()[0] for row in ("no Cov", "no Var, no Cov", "no EMA, Var or Cov")]
         for page, words in ((text, "{1} of 100.{{9,40}} {2} "), (results, "100 seeds, {} .{{9,40}} {} .{{9,40}} {} ")):
