@@ -640,8 +640,8 @@ def linear_probe(train_x, train_labels, x):
     classes = list(group_rows(train_x, labels))
     wanted = [one_hot(classes.index(label), len(classes)) for label in labels]
     # Let X be train_x with centered columns. Half the gradient of the squared error is
-    # X.T @ (X @ weights - wanted). Ridge regression adds a penalty on large weights, for
-    # which each step also shrinks all weights by 1 %.
+    # X.T @ (X @ weights - wanted). Ridge regression has a penalty on large weights, too.
+    # Because of it, each step also shrinks all weights by 1 %.
     columns = centered_columns(train_x)  # [D][n], this is X.T
     XtX = matmul(columns, transpose(columns))  # X.T @ X, [D][D]
     XtY = matmul(columns, wanted)  # X.T @ wanted, [D][classes]
