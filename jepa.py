@@ -45,8 +45,8 @@ the stop-gradient, it only pulls the predictions. Why this is enough is only par
 understood (Tian, Chen and Ganguli 2021). The embeddings can also collapse to a line:
 then they still differ from patch to patch, but in one direction only. The loss has two
 more terms, from VICReg (Bardes, Ponce and LeCun 2022). The variance loss asks each
-number of the embedding to vary from patch to patch, which it does not at a point. The
-covariance loss asks the numbers to be uncorrelated, which they are not on a line.
+number of the embedding to vary from patch to patch. The covariance loss asks the
+numbers to be uncorrelated. On a line, they cannot both be satisfied.
 Section 10 measures which of these parts prevents which collapse.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
@@ -81,7 +81,7 @@ class Config:
     batch_size: int = 5  # B, the images in a batch
     lr: float = 0.02  # learning rate
     ema_momentum: float = 0.95  # new target = 0.95 * old + 0.05 * context
-    pred_weight: float = 75.0  # weight of the prediction error in the loss (section 4)
+    pred_weight: float = 75.0  # weight of the prediction error in the loss (section 6)
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
     gamma: float = 0.1  # the variance loss acts below this standard deviation (std)
@@ -233,9 +233,7 @@ def init_mlp(num_in, num_hidden, num_out, rng):
     """Return a new network: W1 [in+1][hidden] and W2 [hidden+1][out]."""
     net = {}
     for layer, ins, outs in [("W1", num_in, num_hidden), ("W2", num_hidden, num_out)]:
-        limit = sqrt(
-            6.0 / (ins + outs)
-        )  # small in large layers: Glorot and Bengio 2010
+        limit = sqrt(6.0 / (ins + outs))  # Glorot and Bengio 2010, eq. 16
         rows = [[rng.uniform(-limit, limit) for _ in range(outs)] for _ in range(ins)]
         net[layer] = rows + [[0.0] * outs]  # the last row, the biases, starts at 0
     return net
@@ -304,7 +302,7 @@ def centered_columns(embeddings):
     columns = []
     for column in transpose(embeddings):
         # Because of rounding, equal numbers minus their mean may not be exactly 0. But
-        # minus the first number, they are.
+        # minus the first of them, they are 0, and so is their mean.
         column = [v - column[0] for v in column]
         mean = sum(column) / len(column)
         columns.append([v - mean for v in column])
@@ -332,11 +330,11 @@ def variance_loss(embeddings, gamma):
 
 
 def covariance_loss(embeddings):
-    """Return the sum of all C[i][j]^2, i != j, divided by D, and its gradient."""
+    """Return the sum of the squared covariances, divided by D, and its gradient."""
     columns = centered_columns(embeddings)  # [D][n]
     D = len(columns)
     n_minus_1 = max(1, len(embeddings) - 1)
-    C = scale(1.0 / n_minus_1, matmul(columns, transpose(columns)))  # [D][D]
+    C = scale(1.0 / n_minus_1, matmul(columns, transpose(columns)))  # [D][D], eq. 3
     for d in range(D):
         C[d][d] = 0.0  # leave out the variances
     # Let c_i be column i. For i != j, C[i][j] = dot(c_i, c_j) / (n - 1), so
@@ -589,7 +587,8 @@ def participation_ratio(embeddings):
 
     With the covariances C, it is (sum of all C[i][i])^2 / sum of all C[i][j]^2. If the
     dimensions are uncorrelated and all have the variance v, it is (D v)^2 / (D v^2),
-    which is D. On a line, C[i][j]^2 is C[i][i] * C[j][j], so it is 1.
+    which is D. On a line, C[i][j]^2 is C[i][i] * C[j][j]. Then the two sums are equal,
+    and it is 1.
     """
     columns = centered_columns(to_rows(embeddings))  # [D][n]
     # The factor n - 1 does not change the ratio.
@@ -612,7 +611,7 @@ def group_rows(rows, labels):
 def explained_variance(embeddings, labels):
     """Return the share of the variance of embeddings [n][D] that labels [n] explain.
 
-    If each row is replaced by the mean of the rows with its label, this share is left.
+    This share of the variance is left if each row becomes the mean of its group.
     """
     rows = to_rows(embeddings)
     means = []  # [n][D], in another order, but this does not change the variance
@@ -640,8 +639,8 @@ def linear_probe(train_x, train_labels, x):
     classes = list(group_rows(train_x, labels))
     wanted = [one_hot(classes.index(label), len(classes)) for label in labels]
     # Let X be train_x with centered columns. Half the gradient of the squared error is
-    # X.T @ (X @ weights - wanted). Ridge regression has a penalty on large weights, too.
-    # Because of it, each step also shrinks all weights by 1 %.
+    # X.T @ (X @ weights - wanted). Ridge regression adds a penalty times the sum of the
+    # squared weights. With 0.01 / step, each step also shrinks the weights by 1 %.
     columns = centered_columns(train_x)  # [D][n], this is X.T
     XtX = matmul(columns, transpose(columns))  # X.T @ X, [D][D]
     XtY = matmul(columns, wanted)  # X.T @ wanted, [D][classes]
@@ -682,31 +681,32 @@ def few_shot_accuracy(classifier, x, labels, shots, rng, trials=20):
 def r_squared(pred_loss, images, model, cfg):
     """Return the share of the variance of the targets that the predictor explains.
 
-    This is an estimate: pred_loss is the mean over an epoch, in which weights changed.
-    It is below 0 if always predicting the mean target would be better.
+    It is below 0 if always predicting the mean target would be better. It is an
+    estimate, because pred_loss is the mean over an epoch, in which the weights changed.
     """
     std = embedding_std(embed_patches(images, model, cfg))
     return 1.0 - pred_loss / std**2 if std > 0.0 else nan
 
 
 def evaluate(image_x, patch_x, signs, labels, seed):
-    """Return four numbers that tell how much vectors reveal of patterns and signs.
+    """Return four measures of what embeddings or pixels reveal.
 
-    image_x has N rows and patch_x has N*K, of embeddings or pixels. The numbers are the
-    accuracy of nearest_centroid with 1 label per class, that of linear_probe with 50,
-    and the shares of the variance of patch_x that the pattern and the sign explain.
+    image_x has a row for each image, and patch_x one for each patch. The measures are
+    the accuracy of nearest_centroid with 1 label per class, that of linear_probe with
+    50, the share of the variance of patch_x that the pattern explains, and the share
+    that the sign explains beyond pattern and position.
     """
     rng = Random(seed)
     one_shot = few_shot_accuracy(nearest_centroid, image_x, labels, 1, rng)
     probe = few_shot_accuracy(linear_probe, image_x, labels, 50, rng)
-    groups = []  # of each patch: pattern, position, sign
+    triples = []  # pattern, position and sign of each patch
     for pattern, image_signs in zip(labels, signs):
-        groups += [(pattern, pos, sign) for pos, sign in enumerate(image_signs)]
-    by_pattern = explained_variance(patch_x, [group[0] for group in groups])
-    # The effect of the sign depends on pattern and position: in h_gradient, -1 makes
-    # left patches lighter and right ones darker. So its share is what it adds to them.
-    without_sign = explained_variance(patch_x, [group[:2] for group in groups])
-    with_sign = explained_variance(patch_x, groups)
+        triples += [(pattern, pos, sign) for pos, sign in enumerate(image_signs)]
+    by_pattern = explained_variance(patch_x, [triple[0] for triple in triples])
+    # What a sign does depends on pattern and position: in h_gradient, -1 makes left
+    # patches lighter and right ones darker.
+    without_sign = explained_variance(patch_x, [triple[:2] for triple in triples])
+    with_sign = explained_variance(patch_x, triples)
     return one_shot, probe, by_pattern, with_sign - without_sign
 
 
@@ -801,17 +801,17 @@ Linear Probe Test: {probes['JEPA']:.1%} accuracy on downstream classification! \
 # An ablation leaves out parts of a method. Each row of ABLATION changes some settings.
 
 # Without the stop-gradient, the context encoder makes the targets. But the evaluation
-# reads the target encoder. With the momentum 0, it is a copy of the context encoder.
+# reads the target encoder. So we set the momentum to 0, which makes it a copy.
 ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
-# In VICReg, a strong variance loss does without the stop-gradient. Its gradients are
+# VICReg has no stop-gradient, but a stronger variance loss. This makes the gradients
 # larger, so the learning rate is lower.
 STRONG_VAR = {"var_weight": 40.0, "gamma": 0.4, "lr": 0.012}
 
-# The numbers are means over 20 seeds (tests/studies/RESULTS.md), without those that
-# diverged: the std of the embeddings, as a multiple of its value before training; the
-# participation_ratio (dims); and the accuracy with one label per class (1-shot). They
-# were trained for 50 epochs, while `--collapse` trains one seed for 35.
+# The comments give means over 20 seeds after 50 epochs (tests/studies/RESULTS.md).
+# Seeds that diverged are left out. std is the embedding_std, divided by its value
+# before training. dims is the participation_ratio. 1-shot is the accuracy with one
+# label per class. Note that `--collapse` trains one seed, for 35 epochs.
 ABLATION = {
     # row: changed settings; std, dims, 1-shot
     "untrained": {"epochs": 1, "lr": 0.0},  # 1.00, 2.5, 68.2 %
@@ -829,18 +829,21 @@ ABLATION = {
 # Without Var and Cov, it is the stop-gradient that prevents collapse to a point. It is
 # the only difference between "prediction alone" and "no EMA, Var or Cov": in both, the
 # target encoder equals the context encoder, and only the gradient differs. Without the
-# stop-gradient, std falls to 0.02. (dims and 1-shot do not depend on scale. They tell
-# of the small differences that remain.)
+# stop-gradient, std falls to 0.02. (dims is 4.3 all the same, because dims and 1-shot
+# do not depend on scale. They describe the small differences that remain.)
 #
-# The stop-gradient is also the only difference between "no stop-gradient" and "no EMA".
+# The stop-gradient is also the only difference between "no EMA" and "no stop-gradient".
 # Without it, Var and Cov still prevent collapse to a point, but dims falls from 5.3 to
-# 1.3, close to a line. "strong Var" does not have the stop-gradient either, and there
-# dims is 4.7.
+# 1.3, close to a line. For Var, a std of 0.1 is enough. On a line with this std, each
+# of the 6 * 5 covariances is 0.1^2 or -0.1^2, and Cov is 30 * 0.1^4 / 6 = 0.0005. With
+# its weight of 100, this adds only 0.05 to the loss. "strong Var" asks for a std of
+# 0.4. Then a line would cost 4^4 = 256 times as much, and dims is 4.7.
 #
-# With the stop-gradient and without Var or Cov, dims is about half as high as in
-# "everything". Without Cov, some runs diverge. Large embeddings have large covariances,
-# so Cov keeps them small. Prediction raises 1-shot from 77.7 % to 99.9 %. EMA is not
-# needed here.
+# With the stop-gradient, dims is about half as high if Var, Cov or both are missing, as
+# before training. Without Cov, runs diverge: of 100 seeds, 44 in "no Cov", 35 in "no
+# Var, no Cov", and 6 in "no EMA, Var or Cov". Cov keeps the embeddings small, because
+# large ones have large covariances. Prediction raises 1-shot from 77.7 % to 99.9 %. EMA
+# is not needed here.
 
 
 def collapse(cfg, seed):
