@@ -33,15 +33,17 @@ sign, 1 or -1. A JEPA learns to suppress the sign, because it cannot be predicte
 
 The pattern is kept. All patches of an image share it, so the context tells the pattern
 of the hidden patch, but not its sign. The best prediction is then the mean of two
-embeddings, those of the patch and of its negative. With linear encoders, this mean
-would be the same for all patterns. With the ReLU of section 3, it differs, so knowing
-the pattern lowers the error. Gradient descent makes the context encoder tell the
-patterns apart, and the target encoder follows.
+embeddings, those of the patch and of its negative. With a linear encoder, they would be
+bias + v and bias - v, and their mean would be the bias for every pattern. With the ReLU
+of our encoder (section 3), the mean differs from pattern to pattern. So knowing the
+pattern lowers the error, the gradient makes the context encoder tell the patterns
+apart, and the target encoder follows.
 
 A low error alone proves nothing. If both encoders gave every patch the same embedding,
-the error could be 0. This is collapse to a point. If the gradient also flowed through
-the targets, training could get there by pulling targets and predictions together. With
-the stop-gradient, it only pulls the predictions. Why this is enough is only partly
+the error could be 0. This is called collapse to a point. If the gradient also flowed
+through the targets, training could reach it by pulling the targets towards the
+predictions. With the stop-gradient, the gradient can only pull the predictions towards
+the targets. Why this is enough to prevent collapse to a point is only partly
 understood (Tian, Chen and Ganguli 2021). The embeddings can also collapse to a line:
 then they still differ from patch to patch, but in one direction only. The loss has two
 more terms, from VICReg (Bardes, Ponce and LeCun 2022). The variance loss asks each
@@ -50,8 +52,9 @@ numbers to be uncorrelated. On a line, they cannot both be satisfied.
 Section 10 measures which of these parts prevents which collapse.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
-trains it again and again, with other parts left out. Shapes are given in brackets:
-[n][D] is a list of n rows, each with D numbers.
+trains it several times, each time with other parts left out.
+
+Shapes are given in brackets: [n][D] is a list of n rows, each with D numbers.
 
     N  images in a dataset    K  patches in an image    D  numbers in an embedding
     B  images in a batch      P  pixels in a patch      n, m, k  other counts
@@ -101,7 +104,7 @@ class Config:
 # a random contrast. Then each of its four patches is multiplied by a random sign, and
 # each pixel gets some noise.
 
-PATTERNS = {  # functions of row and column that return a pixel; a gradient is a ramp
+PATTERNS = {  # functions of row and column that return a pixel
     "h_gradient": lambda row, column: 2.0 * column / 3.0 - 1.0,  # -1, -1/3, 1/3, 1
     "v_gradient": lambda row, column: 2.0 * row / 3.0 - 1.0,
     "checker": lambda row, column: (-1.0) ** (row + column),
@@ -121,7 +124,7 @@ def draw_image(pattern, rng):
     signs = [rng.choice([-1, 1]) for _ in range(4)]
     for row in range(4):
         for column in range(4):
-            sign = signs[2 * (row // 2) + column // 2]  # patches 0 and 1 are at the top
+            sign = signs[2 * (row // 2) + column // 2]  # patches: 0 1 above 2 3
             pixel = sign * image[row][column] + rng.gauss(0.0, 0.1)
             image[row][column] = round(pixel, 6)  # platforms differ in later digits
     return image, signs
@@ -459,6 +462,7 @@ def loss_and_gradients(batch, model, cfg):
     # Forward
     encoder = model["context_encoder"]
     predictor = model["predictor"]
+    # Without the stop-gradient, the same encoder makes the targets (section 10).
     target_encoder = model["target_encoder"] if cfg.stop_gradient else encoder
     context_embs, context_cache = mlp_forward(encoder, context_patches)  # [n][D]
     target_embs, target_cache = mlp_forward(target_encoder, target_patches)  # [m][D]
@@ -585,10 +589,10 @@ def embedding_std(embeddings):
 def participation_ratio(embeddings):
     """Return the number of dimensions in use by embeddings [n][D].
 
-    With the covariances C, it is (sum of all C[i][i])^2 / sum of all C[i][j]^2. If the
-    dimensions are uncorrelated and all have the variance v, it is (D v)^2 / (D v^2),
-    which is D. On a line, C[i][j]^2 is C[i][i] * C[j][j]. Then the two sums are equal,
-    and it is 1.
+    With the covariances C, it is (sum of all C[i][i])^2 / sum of all C[i][j]^2. If d of
+    the D dimensions have the same variance v, and all else in C is 0, this is
+    (d * v)^2 / (d * v^2) = d. On a line, C[i][j]^2 is C[i][i] * C[j][j]. Then both sums
+    are equal, and the ratio is 1, whatever the direction of the line.
     """
     columns = centered_columns(to_rows(embeddings))  # [D][n]
     # The factor n - 1 does not change the ratio.
@@ -611,7 +615,8 @@ def group_rows(rows, labels):
 def explained_variance(embeddings, labels):
     """Return the share of the variance of embeddings [n][D] that labels [n] explain.
 
-    This share of the variance is left if each row becomes the mean of its group.
+    It is the variance that is left if each row is replaced by the mean of the rows with
+    its label, divided by the variance before.
     """
     rows = to_rows(embeddings)
     means = []  # [n][D], in another order, but this does not change the variance
@@ -638,19 +643,20 @@ def linear_probe(train_x, train_labels, x):
     labels = to_list(train_labels)
     classes = list(group_rows(train_x, labels))
     wanted = [one_hot(classes.index(label), len(classes)) for label in labels]
-    # Let X be train_x with centered columns. Half the gradient of the squared error is
-    # X.T @ (X @ weights - wanted). Ridge regression adds a penalty times the sum of the
-    # squared weights. With 0.01 / step, each step also shrinks the weights by 1 %.
+    # Let X be train_x with centered columns. Gradient descent lowers the sum of the
+    # squares of X @ weights - wanted, plus a penalty times the sum of the squared
+    # weights. Half the gradient is X.T @ (X @ weights - wanted) + penalty * weights.
     columns = centered_columns(train_x)  # [D][n], this is X.T
     XtX = matmul(columns, transpose(columns))  # X.T @ X, [D][D]
     XtY = matmul(columns, wanted)  # X.T @ wanted, [D][classes]
-    # Gradient descent converges if the step is below 2 / (largest eigenvalue of XtX).
-    # The sum of the squares of X is the sum of all eigenvalues, so this is safe.
+    # It converges if the step is below 2 / (largest eigenvalue of XtX). The sum of the
+    # squares of X is the sum of all the eigenvalues, so this step is small enough.
     step = 0.9 / max(sum_of_squares(columns), 1e-300)
     weights = scale(0.0, XtY)  # [D][classes], zeros to start from
     for _ in range(200):
-        gradient = add(matmul(XtX, weights), XtY, -1.0)
-        weights = add(scale(0.99, weights), gradient, -step)
+        half_gradient = add(matmul(XtX, weights), XtY, -1.0)  # without the penalty
+        # The penalty is 0.01 / step, so it shrinks the weights by 1 % a step.
+        weights = add(scale(0.99, weights), half_gradient, -step)
     # Append a row of biases, so that the mean of train_x gives the mean of wanted.
     weights += add([average(wanted)], matmul([average(train_x)], weights), -1.0)
     values = matmul([[*row, 1.0] for row in to_rows(x)], weights)  # [m][classes]
@@ -840,7 +846,8 @@ ABLATION = {
 # 0.4. Then a line would cost 4^4 = 256 times as much, and dims is 4.7.
 #
 # With the stop-gradient, dims is about half as high if Var, Cov or both are missing, as
-# before training. Without Cov, runs diverge: of 100 seeds, 44 in "no Cov", 35 in "no
+# before training. (Var lifts only the dimensions with a std below 0.1. So it raises
+# dims, but not std.) Without Cov, runs diverge: of 100 seeds, 44 in "no Cov", 35 in "no
 # Var, no Cov", and 6 in "no EMA, Var or Cov". Cov keeps the embeddings small, because
 # large ones have large covariances. Prediction raises 1-shot from 77.7 % to 99.9 %. EMA
 # is not needed here.
