@@ -26,18 +26,18 @@ sign, 1 or -1. A JEPA learns to suppress the sign, because it cannot be predicte
 
 1. The sign of a visible patch says nothing about the hidden patch. A prediction that
    depends on it has a larger error on average. So over many steps, gradient descent
-   makes the prediction depend less on it. It changes whatever lowers the error, which
-   is the predictor and the context encoder.
+   makes the prediction depend less on it, by changing both of the networks that make
+   the prediction: the context encoder and the predictor.
 2. The target encoder follows the context encoder, so it depends less on the sign, too.
 3. So the target changes less with the sign of the hidden patch, and the error falls.
 
 The pattern is kept. All patches of an image share it, so the context tells the pattern
 of the hidden patch, but not its sign. The best prediction is then the mean of two
 embeddings, those of the patch and of its negative. With a linear encoder, they would be
-bias + v and bias - v, and their mean would be the bias for every pattern. With the ReLU
-of our encoder (section 3), the mean differs from pattern to pattern. So knowing the
-pattern lowers the error, the gradient makes the context encoder tell the patterns
-apart, and the target encoder follows.
+bias + v and bias - v, so their mean would be the bias for every pattern. Our encoder
+has a ReLU (section 3). As relu(v) + relu(-v) = |v|, the mean differs from pattern to
+pattern. So knowing the pattern lowers the error, the gradient makes the context encoder
+tell the patterns apart, and the target encoder follows.
 
 A low error alone proves nothing. If both encoders gave every patch the same embedding,
 the error could be 0. This is called collapse to a point. If the gradient also flowed
@@ -48,8 +48,8 @@ understood (Tian, Chen and Ganguli 2021). The embeddings can also collapse to a 
 then they still differ from patch to patch, but in one direction only. The loss has two
 more terms, from VICReg (Bardes, Ponce and LeCun 2022). The variance loss asks each
 number of the embedding to vary from patch to patch. The covariance loss asks the
-numbers to be uncorrelated. On a line, they cannot both be satisfied.
-Section 10 measures which of these parts prevents which collapse.
+numbers to be uncorrelated. On a line, they cannot both be satisfied. Section 10 shows
+how far this helps.
 
 `python3 jepa.py` trains a JEPA and shows what it learned. `python3 jepa.py --collapse`
 trains it several times, each time with other parts left out.
@@ -124,7 +124,7 @@ def draw_image(pattern, rng):
     signs = [rng.choice([-1, 1]) for _ in range(4)]
     for row in range(4):
         for column in range(4):
-            sign = signs[2 * (row // 2) + column // 2]  # patches: 0 1 above 2 3
+            sign = signs[2 * (row // 2) + column // 2]  # patches 0, 1 are above 2, 3
             pixel = sign * image[row][column] + rng.gauss(0.0, 0.1)
             image[row][column] = round(pixel, 6)  # platforms differ in later digits
     return image, signs
@@ -199,7 +199,7 @@ except ImportError:
 
     def dot(a, b):
         """Return the dot product of two vectors of the same length."""
-        return sum(map(mul, a, b), 0.0)
+        return sum(map(mul, a, b))
 
 
 def transpose(x):
@@ -262,7 +262,8 @@ def mlp_backward(net, cache, dy):
     """Apply the chain rule to mlp_forward. Return the gradients of W1, W2, and x."""
     x, h = cache  # [n][in+1] and [n][hidden+1], with the 1s; dy is [n][out]
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
-    W2 = net["W2"][:-1]  # [hidden][out], without the biases: no gradient for the 1s
+    # The 1s are constants and get no gradient. So we leave out the row of the biases.
+    W2 = net["W2"][:-1]  # [hidden][out]
     # dh = dy @ W2.T, so dh[r][j] = dot(dy[r], W2[j]). Where h is 0, ReLU blocks it.
     dz = []  # [n][hidden]
     for h_row, dy_row in zip(h, dy):
@@ -304,8 +305,8 @@ def centered_columns(embeddings):
     """Return the columns of embeddings [n][D] as a list [D][n], each minus its mean."""
     columns = []
     for column in transpose(embeddings):
-        # The evaluation asks whether a std is 0. Because of rounding, equal numbers
-        # minus their mean may not be 0. But minus the first of them, they are.
+        # If all numbers are equal, the result should be exactly 0. Rounding could
+        # prevent this, so we subtract the first number before the mean.
         column = [v - column[0] for v in column]
         mean = sum(column) / len(column)
         columns.append([v - mean for v in column])
@@ -482,7 +483,7 @@ def loss_and_gradients(batch, model, cfg):
     d_predictor, d_inputs = mlp_backward(predictor, predictor_cache, d_preds)
     d_means = [row[: cfg.embed_dim] for row in d_inputs]  # [m][D], without positions
     # In means = mean_matrix @ context_embs, the embeddings stand where W stands in
-    # Y = X @ W (section 3), so their gradient is X.T @ dY.
+    # Y = X @ W (section 3). So dW = X.T @ dY becomes:
     d_context_embs = matmul(transpose(mean_matrix), d_means)  # [n][D]
     d_context_embs = add(d_context_embs, var_gradient, cfg.var_weight)
     d_context_embs = add(d_context_embs, cov_gradient, cfg.cov_weight)
@@ -592,12 +593,12 @@ def participation_ratio(embeddings):
     With the covariances C, it is (sum of all C[i][i])^2 / sum of all C[i][j]^2. If d of
     the D dimensions have the same variance v, and all else in C is 0, this is
     (d * v)^2 / (d * v^2) = d. On a line, C[i][j]^2 is C[i][i] * C[j][j]. The sum of
-    these is the square of the first sum, so the ratio is 1.
+    this over all i and j is (sum of all C[i][i])^2, so the ratio is 1.
     """
     columns = centered_columns(to_rows(embeddings))  # [D][n]
-    # The factor n - 1 does not change the ratio.
     products = matmul(columns, transpose(columns))  # [D][D], (n - 1) * C
-    # The sum of the diagonal of products is the sum of the squares of columns.
+    # The factor n - 1 does not change the ratio. The sum of the diagonal is the sum of
+    # the squares of columns. If it is 0, so is the result.
     return sum_of_squares(columns) ** 2 / max(sum_of_squares(products), 1e-300)
 
 
@@ -615,8 +616,8 @@ def group_rows(rows, labels):
 def explained_variance(embeddings, labels):
     """Return the share of the variance of embeddings [n][D] that labels [n] explain.
 
-    It is the variance that is left if each row is replaced by the mean of the rows with
-    its label, divided by the variance before.
+    Each row is replaced by the mean of the rows with its label. The share is the
+    variance of these means, divided by the variance of the rows.
     """
     rows = to_rows(embeddings)
     means = []  # [n][D], in another order, but this does not change the variance
@@ -649,13 +650,13 @@ def linear_probe(train_x, train_labels, x):
     columns = centered_columns(train_x)  # [D][n], this is X.T
     XtX = matmul(columns, transpose(columns))  # X.T @ X, [D][D]
     XtY = matmul(columns, wanted)  # X.T @ wanted, [D][classes]
-    # It converges if the step is below 2 / (largest eigenvalue of XtX). The sum of the
-    # squares of X is the sum of all the eigenvalues, so this step is small enough.
-    step = 0.9 / max(sum_of_squares(columns), 1e-300)
+    # Gradient descent converges if the step is below 2 / (largest eigenvalue of XtX).
+    # The sum of the squares of X is the sum of all eigenvalues, so this step is below.
+    step = 0.9 / max(sum_of_squares(columns), 1e-300)  # never divide by 0
+    # We choose 0.01 / step as the penalty. Then it shrinks the weights by 1 % a step.
     weights = scale(0.0, XtY)  # [D][classes], zeros to start from
     for _ in range(200):
         half_gradient = add(matmul(XtX, weights), XtY, -1.0)  # without the penalty
-        # The penalty is 0.01 / step, so it shrinks the weights by 1 % a step.
         weights = add(scale(0.99, weights), half_gradient, -step)
     # Append a row of biases, so that the mean of train_x gives the mean of wanted.
     weights += add([average(wanted)], matmul([average(train_x)], weights), -1.0)
@@ -806,53 +807,56 @@ Linear Probe Test: {probes['JEPA']:.1%} accuracy on downstream classification! \
 # ---- 10. Ablation: which part prevents collapse? -------------------------------------
 # An ablation leaves out parts of a method. Each row of ABLATION changes some settings.
 
+# After every step, the target encoder becomes a copy of the context encoder.
+NO_EMA = {"ema_momentum": 0.0}
 # Without the stop-gradient, the context encoder makes the targets. But the evaluation
-# reads the target encoder. So we set the momentum to 0, which makes it a copy.
-ONE_ENCODER = {"stop_gradient": False, "ema_momentum": 0.0}
+# reads the target encoder, so it has to be a copy.
+ONE_ENCODER = {"stop_gradient": False, **NO_EMA}
 NO_VAR_NO_COV = {"var_weight": 0.0, "cov_weight": 0.0}
-# Like VICReg, the last row has no stop-gradient, but a stronger variance loss. This
-# makes the gradients larger, so the learning rate is lower.
+# The last row has a stronger variance loss instead of the stop-gradient, as in VICReg.
+# This makes the gradients larger, so the learning rate is lower.
 STRONG_VAR = {"var_weight": 40.0, "gamma": 0.4, "lr": 0.012}
 
 # The comments give means over 20 seeds after 50 epochs (tests/studies/RESULTS.md).
 # Seeds that diverged are left out. std is the embedding_std, divided by its value
-# before training. dims is the participation_ratio. 1-shot is the accuracy with one
-# label per class. `--collapse` trains one seed, for 35 epochs, so it prints other
+# before training. dims is the participation_ratio. The percentage is the accuracy with
+# one label per class. `--collapse` trains one seed, for 35 epochs, so it prints other
 # numbers.
 ABLATION = {
-    # row: changed settings; std, dims, 1-shot
-    "untrained": {"epochs": 1, "lr": 0.0},  # 1.00, 2.5, 68.2 %
-    "everything": {},  # 0.67, 4.9, 99.9 %
-    "no prediction": {"pred_weight": 0.0},  # 0.56, 5.6, 77.7 %
-    "no stop-gradient": ONE_ENCODER,  # 0.47, 1.3, 80.1 %
-    "no EMA": {"ema_momentum": 0.0},  # 0.65, 5.3, 99.8 %
-    "no Var": {"var_weight": 0.0},  # 0.74, 2.3, 97.9 %
-    "no Cov": {"cov_weight": 0.0},  # 1.87, 2.3, 87.4 %; 6 diverged
-    "no Var, no Cov": NO_VAR_NO_COV,  # 1.74, 2.5, 96.8 %; 7 diverged
-    "no EMA, Var or Cov": {"ema_momentum": 0.0, **NO_VAR_NO_COV},  # 1.71, 2.6, 97.8 %
-    "prediction alone": {**ONE_ENCODER, **NO_VAR_NO_COV},  # 0.02, 4.3, 43.8 %
-    "strong Var": {**ONE_ENCODER, **STRONG_VAR},  # 1.62, 4.7, 100.0 %
+    "untrained": {"epochs": 1, "lr": 0.0},  # std 1.00, dims 2.5, 68.2 %
+    "everything": {},  # std 0.67, dims 4.9, 99.9 %
+    "no prediction": {"pred_weight": 0.0},  # std 0.56, dims 5.6, 77.7 %
+    "no stop-gradient": ONE_ENCODER,  # std 0.47, dims 1.3, 80.1 %
+    "no EMA": NO_EMA,  # std 0.65, dims 5.3, 99.8 %
+    "no Var": {"var_weight": 0.0},  # std 0.74, dims 2.3, 97.9 %
+    "no Cov": {"cov_weight": 0.0},  # std 1.87, dims 2.3, 87.4 %; 6 diverged
+    "no Var, no Cov": NO_VAR_NO_COV,  # std 1.74, dims 2.5, 96.8 %; 7 diverged
+    "no EMA, Var or Cov": {**NO_EMA, **NO_VAR_NO_COV},  # std 1.71, dims 2.6, 97.8 %
+    "prediction alone": {**ONE_ENCODER, **NO_VAR_NO_COV},  # std 0.02, dims 4.3, 43.8 %
+    "strong Var": {**ONE_ENCODER, **STRONG_VAR},  # std 1.62, dims 4.7, 100.0 %
 }
 # Without Var and Cov, it is the stop-gradient that prevents collapse to a point. It is
 # the only difference between "prediction alone" and "no EMA, Var or Cov": in both, the
 # target encoder equals the context encoder, and only the gradient differs. Without the
-# stop-gradient, std falls to 0.02. (dims is still 4.3, because dims and 1-shot do not
+# stop-gradient, std falls to 0.02. (dims is still 4.3, because dims and accuracy do not
 # depend on scale. They describe the small differences that remain.)
 #
 # The stop-gradient is also the only difference between "no EMA" and "no stop-gradient".
 # Without it, Var and Cov still prevent collapse to a point, but dims falls from 5.3 to
-# 1.3, close to a line. A line costs little. Var is 0 if every dimension has the
-# standard deviation gamma = 0.1, which is 0.1 / 0.24 = 0.42 in the table. On such a
-# line, each of the 6 * 5 covariances is 0.1^2 or -0.1^2, and Cov is 30 * 0.1^4 / 6 =
-# 0.0005. This adds 100 * 0.0005 = 0.05 to the loss, while the prediction error of "no
-# EMA" adds 0.65. With the larger gamma of "strong Var", a line would cost 4^4 = 256
-# times as much. There, dims is 4.7.
+# 1.3, close to a line. A line costs little here. Var is 0 if every dimension has the
+# standard deviation gamma = 0.1. (Before training, it is 0.24, so this is 0.42 in the
+# comments.) On such a line, each of the 6 * 5 covariances is 0.1^2 or -0.1^2, and Cov
+# is 30 * 0.1^4 / 6 = 0.0005. With its weight of 100, it adds 0.05 to the loss. For
+# comparison, the prediction error of "no EMA" adds 75 * 0.00862 = 0.65. In "strong
+# Var", gamma is 0.4, so a line would cost 4^4 = 256 times as much, and dims is 4.7.
 #
-# With the stop-gradient, dims is 4.9 in "everything", but no higher than 2.6 if Var or
-# Cov or both are missing. Without Cov, std is higher, and some runs diverge. In another
-# study of 100 seeds, 44 did so in "no Cov", 35 in "no Var, no Cov", and 6 in "no EMA,
-# Var or Cov". Cov keeps the embeddings small, because it grows with the fourth power of
-# their scale. Prediction raises 1-shot from 77.7 % to 99.9 %. EMA is not needed here.
+# With the stop-gradient, dims is 4.9 in "everything". If Var or Cov or both are
+# missing, it stays about where it was before training, between 2.3 and 2.6. Without
+# Cov, std is higher, and some runs diverge: of 100 seeds (no_cov_100.txt), 44 in "no
+# Cov", 35 in "no Var, no Cov", and 6 in "no EMA, Var or Cov". Cov keeps the embeddings
+# small, because it grows with the fourth power of their scale.
+#
+# Prediction raises the accuracy from 77.7 % to 99.9 %. EMA is not needed here.
 
 
 def collapse(cfg, seed):
