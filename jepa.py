@@ -199,7 +199,7 @@ except ImportError:
 
     def dot(a, b):
         """Return the dot product of two vectors of the same length."""
-        return sum(map(mul, a, b))
+        return sum(map(mul, a, b), 0.0)
 
 
 def transpose(x):
@@ -258,9 +258,12 @@ def mlp_forward(net, x):
 #     dX[r][i] = sum over j of dY[r][j] * W[i][j],  which is  dX = dY @ W.T
 
 
-def mlp_backward(net, cache, dy):
-    """Apply the chain rule to mlp_forward. Return the gradients of W1, W2, and x."""
-    x, h = cache  # [n][in+1] and [n][hidden+1], with the 1s; dy is [n][out]
+def mlp_backward(net, cache, dy, need_dx=False):
+    """Apply the chain rule to mlp_forward, from its last line to its first.
+
+    dy has the shape [n][out]. Return {"W1": dW1, "W2": dW2}, and dx [n][in] if needed.
+    """
+    x, h = cache  # [n][in+1] and [n][hidden+1], with the 1s
     dW2 = matmul(transpose(h), dy)  # [hidden+1][out]
     # The 1s are constants and get no gradient. So we leave out the row of the biases.
     W2 = net["W2"][:-1]  # [hidden][out]
@@ -272,7 +275,7 @@ def mlp_backward(net, cache, dy):
             dz_row.append(dot(dy_row, W2_j) if h_j > 0.0 else 0.0)
         dz.append(dz_row)
     dW1 = matmul(transpose(x), dz)  # [in+1][hidden]
-    dx = matmul(dz, transpose(net["W1"][:-1]))  # [n][in], without the biases
+    dx = matmul(dz, transpose(net["W1"][:-1])) if need_dx else None  # [n][in]
     return {"W1": dW1, "W2": dW2}, dx
 
 
@@ -357,16 +360,20 @@ def covariance_loss(embeddings):
 MODEL = init_model(Config(), Random(0))  # random weights, used if no model is given
 
 
+def run_network(net, x):
+    """Return the output [out] of a network for one input [in]."""
+    [output], _ = mlp_forward(net, to_rows([x]))
+    return output
+
+
 def context_encode(patch, model=MODEL):
     """Return the embedding [D] of a context patch [P]."""
-    outputs, _ = mlp_forward(model["context_encoder"], to_rows([patch]))
-    return outputs[0]
+    return run_network(model["context_encoder"], patch)
 
 
 def target_encode(patch, model=MODEL):
     """Return the embedding [D] of a target patch [P]."""
-    outputs, _ = mlp_forward(model["target_encoder"], to_rows([patch]))
-    return outputs[0]
+    return run_network(model["target_encoder"], patch)
 
 
 def average(embeddings):
@@ -385,8 +392,7 @@ def predict(avg_context, pos, model=MODEL, cfg=Config()):
     if pos not in range(cfg.num_patches):
         raise ValueError(f"pos must be from 0 to {cfg.num_patches - 1}, got {pos}")
     x = [*avg_context, *one_hot(pos, cfg.num_patches)]  # [D+K]
-    outputs, _ = mlp_forward(model["predictor"], to_rows([x]))
-    return outputs[0]
+    return run_network(model["predictor"], x)
 
 
 def mse(predictions, targets):
@@ -422,9 +428,9 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
 
 def ema_update(momentum=Config.ema_momentum, model=MODEL):
     """Set target encoder = momentum * target + (1 - momentum) * context encoder."""
+    target = model["target_encoder"]
     for layer, weights in model["context_encoder"].items():
-        kept = scale(momentum, model["target_encoder"][layer])
-        model["target_encoder"][layer] = add(kept, weights, 1.0 - momentum)
+        target[layer] = add(scale(momentum, target[layer]), weights, 1.0 - momentum)
 
 
 # ---- 6. The heart: a batch, forward and backward -------------------------------------
@@ -469,7 +475,7 @@ def loss_and_gradients(batch, model, cfg):
     target_embs, target_cache = mlp_forward(target_encoder, target_patches)  # [m][D]
     means = matmul(mean_matrix, context_embs)  # [m][D]
     inputs = [[*mean, *position] for mean, position in zip(means, positions)]
-    predictions, predictor_cache = mlp_forward(predictor, inputs)  # [m][D]
+    predictions, pred_cache = mlp_forward(predictor, inputs)  # [m][D]
 
     # The three terms of the loss, each with its gradient before weighting
     pred_loss, pred_gradient = mse_loss(predictions, target_embs)
@@ -480,7 +486,7 @@ def loss_and_gradients(batch, model, cfg):
 
     # Backward
     d_preds = scale(cfg.pred_weight, pred_gradient)  # [m][D]
-    d_predictor, d_inputs = mlp_backward(predictor, predictor_cache, d_preds)
+    d_predictor, d_inputs = mlp_backward(predictor, pred_cache, d_preds, need_dx=True)
     d_means = [row[: cfg.embed_dim] for row in d_inputs]  # [m][D], without positions
     # In means = mean_matrix @ context_embs, the embeddings stand where W stands in
     # Y = X @ W (section 3). So dW = X.T @ dY becomes:

@@ -88,7 +88,7 @@ class FiniteDifferences(Mathematics):
         net = jepa.init_mlp(4, 7, 3, rng)
         x, dy = [[[rng.gauss(0, 1) for _ in range(n)] for _ in range(5)] for n in (4, 3)]
         loss = lambda: jepa.dot(flat(jepa.mlp_forward(net, x)[0]), flat(dy))
-        gradients, dx = jepa.mlp_backward(net, jepa.mlp_forward(net, x)[1], dy)
+        gradients, dx = jepa.mlp_backward(net, jepa.mlp_forward(net, x)[1], dy, need_dx=True)
         self.assertClose(gradients, numeric_gradient(loss, net), absolute=1e-7)
         self.assertClose(dx, numeric_gradient(loss, x), absolute=1e-7)
 
