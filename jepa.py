@@ -409,8 +409,8 @@ def check_masks(context_mask, target_mask, num_patches):
     both = [*context_mask, *target_mask]
     bad = [pos for pos in both if pos not in range(num_patches) or both.count(pos) > 1]
     if bad or len(context_mask) == 0 or len(target_mask) == 0:
-        masks = f"{context_mask} and {target_mask}"
-        raise ValueError(f"need different patches 0 to {num_patches - 1}, got {masks}")
+        numbers = f"0 to {num_patches - 1}, got {context_mask} and {target_mask}"
+        raise ValueError(f"each mask needs patches, none of them twice, from {numbers}")
 
 
 def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
@@ -665,8 +665,8 @@ def linear_probe(train_x, train_labels, x):
     for _ in range(200):
         half_gradient = add(matmul(XtX, weights), XtY, -1.0)  # without the penalty
         weights = add(scale(0.99, weights), half_gradient, -step)
-    # Append a row of biases. The columns of X sum to 0, so with the best biases, the mean
-    # of train_x gives the mean of wanted.
+    # Append a row of biases. The columns of X sum to 0, so with the best biases, the
+    # mean of train_x gives the mean of wanted.
     weights += add([average(wanted)], matmul([average(train_x)], weights), -1.0)
     values = matmul([[*row, 1.0] for row in to_rows(x)], weights)  # [m][classes]
     return [classes[row.index(max(row))] for row in values]
