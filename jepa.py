@@ -328,8 +328,8 @@ def variance_loss(embeddings, gamma):
         std = sqrt(dot(column, column) / n_minus_1 + EPS)
         loss += max(0.0, gamma - std) / D
         # Let c be the column. Below gamma, d loss / d std = -1 / D, and
-        # d std / d c[r] = c[r] / (std * (n - 1)). Together: g[r] = d loss / d c[r] =
-        # -c[r] / (D * std * (n - 1)). Before centering, the column was x, with
+        # d std / d c[r] = c[r] / (std * (n - 1)). Together, d loss / d c[r] is
+        # g[r] = -c[r] / (D * std * (n - 1)). Before centering, the column was x, with
         # c[r] = x[r] - mean(x). So d loss / d x[r] = g[r] - mean(g). But mean(g) is 0,
         # because g is a multiple of c, and c sums to 0.
         factor = -1.0 / (D * std * n_minus_1) if std < gamma else 0.0
@@ -658,7 +658,7 @@ def linear_probe(train_x, train_labels, x):
     XtX = matmul(columns, transpose(columns))  # X.T @ X, [D][D]
     XtY = matmul(columns, wanted)  # X.T @ wanted, [D][classes]
     # Gradient descent converges if the step is below 2 / (largest eigenvalue of XtX).
-    # The sum of the squares of X is the sum of all eigenvalues, so this step is below.
+    # The sum of the squares of X is the sum of all eigenvalues, so this is small enough.
     step = 0.9 / max(sum_of_squares(columns), 1e-300)  # never divide by 0
     # We choose 0.01 / step as the penalty. Then it shrinks the weights by 1 % a step.
     weights = scale(0.0, XtY)  # [D][classes], zeros to start from
@@ -851,20 +851,21 @@ ABLATION = {
 #
 # The stop-gradient is also the only difference between "no EMA" and "no stop-gradient".
 # Without it, Var and Cov still prevent collapse to a point, but dims falls from 5.3 to
-# 1.3, close to a line. A line costs little here. Var is 0 if every dimension has the
-# standard deviation gamma = 0.1. On such a line, each of the 6 * 5 covariances is 0.1^2
-# or -0.1^2, and Cov is 30 * 0.1^4 / 6 = 0.0005. With its weight of 100, it adds 0.05 to
-# the loss. But the prediction error adds 75 * 0.00862 = 0.65 in "no EMA", and only 75 *
-# 0.00066 = 0.05 in "no stop-gradient". In "strong Var", gamma is 0.4. Then a line would
-# cost 4^4 = 256 times as much, and dims is 4.7.
+# 1.3, close to a line. A line costs little here. Var is 0 if each number of the
+# embedding has the standard deviation gamma = 0.1. On such a line, each of the 6 * 5
+# covariances is 0.1^2 or -0.1^2, and Cov is 30 * 0.1^4 / 6 = 0.0005. With its weight of
+# 100, it adds 0.05 to the loss. But the prediction error (see the README) adds 75 *
+# 0.00862 = 0.65 in "no EMA", and only 75 * 0.00066 = 0.05 in "no stop-gradient". In
+# "strong Var", where dims is 4.7, gamma is 0.4. With it, a line would cost 4^4 = 256
+# times as much.
 #
 # With the stop-gradient, dims is 4.9 in "everything". If Var or Cov or both are
-# missing, it stays about where it was before training, between 2.3 and 2.6. (Var lifts
-# only dimensions with a standard deviation below 0.1. So it raises dims, but not std.)
-# Without Cov, std is higher, and some runs diverge. Of 100 seeds
-# (tests/studies/recorded/no_cov_100.txt), these are 44 in "no Cov", 35 in "no Var, no
-# Cov", and 6 in "no EMA, Var or Cov". Cov keeps the embeddings small, because it grows
-# with the fourth power of their scale.
+# missing, it stays about where it was before training, between 2.3 and 2.6. So they
+# raise it only together. (Var does not raise std, because it acts only below 0.1.)
+# Without Cov, std is higher, and some runs diverge: of 100 seeds
+# (tests/studies/recorded/no_cov_100.txt), 44 in "no Cov", 35 in "no Var, no Cov", and 6
+# in "no EMA, Var or Cov". Cov limits the scale of the embeddings, because it grows with
+# the fourth power of it.
 #
 # Prediction raises the accuracy from 77.7 % to 99.9 %. EMA is not needed here.
 
