@@ -658,9 +658,10 @@ def linear_probe(train_x, train_labels, x):
     XtX = matmul(columns, transpose(columns))  # X.T @ X, [D][D]
     XtY = matmul(columns, wanted)  # X.T @ wanted, [D][classes]
     # Gradient descent converges if the step is below 2 / (largest eigenvalue of XtX).
-    # The sum of the squares of X is the sum of all eigenvalues, so this is small enough.
+    # The sum of the squares of X is the sum of all eigenvalues, so this is well below it.
     step = 0.9 / max(sum_of_squares(columns), 1e-300)  # never divide by 0
     # We choose 0.01 / step as the penalty. Then it shrinks the weights by 1 % a step.
+    # 200 steps come close to the solution, except where X has very little variance.
     weights = scale(0.0, XtY)  # [D][classes], zeros to start from
     for _ in range(200):
         half_gradient = add(matmul(XtX, weights), XtY, -1.0)  # without the penalty
@@ -851,13 +852,13 @@ ABLATION = {
 #
 # The stop-gradient is also the only difference between "no EMA" and "no stop-gradient".
 # Without it, Var and Cov still prevent collapse to a point, but dims falls from 5.3 to
-# 1.3, close to a line. A line costs little here. Var is 0 if each number of the
-# embedding has the standard deviation gamma = 0.1. On such a line, each of the 6 * 5
-# covariances is 0.1^2 or -0.1^2, and Cov is 30 * 0.1^4 / 6 = 0.0005. With its weight of
-# 100, it adds 0.05 to the loss. But the prediction error (see the README) adds 75 *
-# 0.00862 = 0.65 in "no EMA", and only 75 * 0.00066 = 0.05 in "no stop-gradient". In
-# "strong Var", where dims is 4.7, gamma is 0.4. With it, a line would cost 4^4 = 256
-# times as much.
+# 1.3, close to a line. A line costs little. Var is 0 if each number of the embedding
+# has the standard deviation gamma = 0.1. On such a line, each of the 6 * 5 covariances
+# is 0.1^2 or -0.1^2, and Cov is 30 * 0.1^4 / 6 = 0.0005. With its weight of 100, it
+# adds 0.05 to the loss. For comparison, the prediction error (Pred in the README) adds
+# 75 * 0.00862 = 0.65 in "no EMA", and 75 * 0.00066 = 0.05 in "no stop-gradient". With a
+# gamma of 0.4, as in "strong Var", a line would cost 4^4 = 256 times as much. There,
+# dims is 4.7.
 #
 # With the stop-gradient, dims is 4.9 in "everything". If Var or Cov or both are
 # missing, it stays about where it was before training, between 2.3 and 2.6. So they

@@ -169,12 +169,12 @@ class Pages(unittest.TestCase):
         dims = {row: float(cells[1]) for row, cells in zip(jepa.ABLATION, told)}
         low, errors = [*dims.values()][5:9], [recorded("study.txt", row)[0]["Pred"][0] for row in ("no EMA", "no stop-gradient")]
         for words in (f"std falls to {told[9][0]}", f"from {dims['no EMA']} to {dims['no stop-gradient']}", f"between {min(low)} and {max(low)}",
-                      f"dims is still {dims['prediction alone']}", f"where dims is {dims['strong Var']}", f"dims is {dims['everything']} in",
+                      f"dims is still {dims['prediction alone']}", f"There, dims is {dims['strong Var']}", f"dims is {dims['everything']} in",
                       *[f"75 * {error:.5f} = {75 * error:.2f}" for error in errors], f"from {told[2][2]} % to {told[1][2]} %"):
             self.assertIn(words, source.replace("\n# ", " "))
         halved, block = recorded("no_cov_lr.txt", "no Cov")
         lost = [recorded("no_cov_100.txt", row)[1].split(": ")[1].split()[0] for row in ("no Cov", "no Var, no Cov", "no EMA, Var or Cov")]
-        for page, words in ((text, "{1} of 100.{{9,40}} {2} "), (source, "100 seeds.{{1,60}} {} in.{{9,20}} {} in.{{9,30}} {} in"), (results, "100 seeds, {} .{{9,40}} {} .{{9,40}} {} ")):
+        for page, words in ((text, "{1} of 100.{{9,40}} {2} "), (source, "100 seeds.{{1,60}} {}\\W+in.{{9,20}} {}\\W+in.{{9,30}} {}\\W+in"), (results, "100 seeds, {} .{{9,40}} {} .{{9,40}} {} ")):
             self.assertRegex(page, "(?s)" + words.format(*lost))
         for words in (*gaps[:2], *["recorded/" + name for name in os.listdir(os.path.join(ROOT, STUDIES, "recorded"))],
                       "{:.1f} ({:.1f}) %".format(*[100 * v for v in halved["1-shot"]]), "rate none does" if ": 0 of" in block else "rate some"):
