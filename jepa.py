@@ -439,7 +439,7 @@ def ema_update(momentum=Config.ema_momentum, model=MODEL):
 def loss_and_gradients(batch, model, cfg):
     """Return the losses of a batch, and the gradients of the two trained networks.
 
-    A batch is a list of (patches [K][P], context_mask, target_mask). Both results are
+    A batch is a list of B (patches [K][P], context_mask, target_mask). Both results are
     dicts. The losses are the total, and its three terms before weighting.
     """
     # Gather the patches of all images: n context patches and m target patches.
@@ -658,7 +658,7 @@ def linear_probe(train_x, train_labels, x):
     XtX = matmul(columns, transpose(columns))  # X.T @ X, [D][D]
     XtY = matmul(columns, wanted)  # X.T @ wanted, [D][classes]
     # Gradient descent converges if the step is below 2 / (largest eigenvalue of XtX).
-    # The sum of the squares of X is the sum of all eigenvalues, so this is well below it.
+    # The sum of the squares of X is the sum of all eigenvalues, so this is well below.
     step = 0.9 / max(sum_of_squares(columns), 1e-300)  # never divide by 0
     # We choose 0.01 / step as the penalty. Then it shrinks the weights by 1 % a step.
     # 200 steps come close to the solution, except where X has very little variance.
@@ -855,10 +855,9 @@ ABLATION = {
 # 1.3, close to a line. A line costs little. Var is 0 if each number of the embedding
 # has the standard deviation gamma = 0.1. On such a line, each of the 6 * 5 covariances
 # is 0.1^2 or -0.1^2, and Cov is 30 * 0.1^4 / 6 = 0.0005. With its weight of 100, it
-# adds 0.05 to the loss. For comparison, the prediction error (Pred in the README) adds
-# 75 * 0.00862 = 0.65 in "no EMA", and 75 * 0.00066 = 0.05 in "no stop-gradient". With a
-# gamma of 0.4, as in "strong Var", a line would cost 4^4 = 256 times as much. There,
-# dims is 4.7.
+# adds 0.05 to the loss. In fact, Var and Cov add 0.14 in "no stop-gradient" and 0.04 in
+# "no EMA", while the prediction error adds 0.05 and 0.65. With a gamma of 0.4, as in
+# "strong Var", a line would cost 4^4 = 256 times as much. There, dims is 4.7.
 #
 # With the stop-gradient, dims is 4.9 in "everything". If Var or Cov or both are
 # missing, it stays about where it was before training, between 2.3 and 2.6. So they
