@@ -427,7 +427,7 @@ def jepa_forward(img, context_mask, target_mask, model=MODEL, cfg=Config()):
     return mse(predictions, target_embs)
 
 
-def ema_update(momentum=Config.ema_momentum, model=MODEL):
+def ema_update(momentum, model=MODEL):
     """Set target encoder = momentum * target + (1 - momentum) * context encoder."""
     target = model["target_encoder"]
     for layer, weights in model["context_encoder"].items():

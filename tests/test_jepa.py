@@ -89,10 +89,10 @@ class Model(unittest.TestCase):
     def test_n_updates_of_the_target_encoder_have_the_closed_form_of_a_moving_average(self):
         model = jepa.init_model(CFG, random.Random(5))
         model["target_encoder"] = jepa.init_model(CFG, random.Random(6))["context_encoder"]
-        for momentum, args in ((0.9, [0.9]), (1.0, [jepa.Config(ema_momentum=1).ema_momentum]), (0.0, [0.0]), (CFG.ema_momentum, [])):
+        for momentum in (0.9, 1.0, 0.0):
             with mock.patch.dict(jepa.MODEL, copy.deepcopy(model)):
                 for _ in range(20):
-                    jepa.ema_update(*args)
+                    jepa.ema_update(momentum)
                 moved, kept = flat(jepa.MODEL["target_encoder"]), jepa.MODEL["context_encoder"]
             self.assertEqual(kept, model["context_encoder"])
             for a, t, c in zip(moved, flat(model["target_encoder"]), flat(kept)):
