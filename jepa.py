@@ -85,7 +85,8 @@ class Config:
     batch_size: int = 5  # B, the images in a batch
     lr: float = 0.02  # learning rate
     ema_momentum: float = 0.95  # new target = 0.95 * old + 0.05 * context
-    pred_weight: float = 75.0  # weight of the prediction error in the loss (section 6)
+    # The weights of the loss (section 6) were found by trial.
+    pred_weight: float = 75.0  # weight of the prediction error
     var_weight: float = 10.0  # weight of the variance loss
     cov_weight: float = 100.0  # weight of the covariance loss
     gamma: float = 0.1  # the variance loss acts below this standard deviation (std)
@@ -597,8 +598,9 @@ def embedding_std(embeddings):
 def participation_ratio(embeddings):
     """Return the number of dimensions in use by embeddings [n][D].
 
-    With the covariances C, it is (sum of all C[i][i])^2 / sum of all C[i][j]^2. If d of
-    the D dimensions have the same variance v, and all else in C is 0, this is
+    Here, a dimension can be any direction, and need not be one of the D numbers. With
+    the covariances C, the result is (sum of all C[i][i])^2 / sum of all C[i][j]^2. If d
+    of the D numbers have the same variance v, and all else in C is 0, this is
     (d * v)^2 / (d * v^2) = d. On a line, C[i][j]^2 is C[i][i] * C[j][j]. The sum of
     this over all i and j is (sum of all C[i][i])^2, so the ratio is 1.
     """
@@ -658,7 +660,7 @@ def linear_probe(train_x, train_labels, x):
     XtX = matmul(columns, transpose(columns))  # X.T @ X, [D][D]
     XtY = matmul(columns, wanted)  # X.T @ wanted, [D][classes]
     # Gradient descent converges if the step is below 2 / (largest eigenvalue of XtX).
-    # The sum of the squares of X is the sum of all eigenvalues, so this is well below.
+    # The sum of the squares of X is the sum of all eigenvalues, so this step is smaller.
     step = 0.9 / max(sum_of_squares(columns), 1e-300)  # never divide by 0
     # We choose 0.01 / step as the penalty. Then it shrinks the weights by 1 % a step.
     # 200 steps come close to the solution, except where X has very little variance.
