@@ -660,7 +660,7 @@ def linear_probe(train_x, train_labels, x):
     XtX = matmul(columns, transpose(columns))  # X.T @ X, [D][D]
     XtY = matmul(columns, wanted)  # X.T @ wanted, [D][classes]
     # Gradient descent converges if the step is below 2 / (largest eigenvalue of XtX).
-    # The sum of the squares of X is the sum of all eigenvalues, so this step is smaller.
+    # The sum of the squares of X is the sum of all eigenvalues, so the step is smaller.
     step = 0.9 / max(sum_of_squares(columns), 1e-300)  # never divide by 0
     # We choose 0.01 / step as the penalty. Then it shrinks the weights by 1 % a step.
     # 200 steps come close to the solution, except where X has very little variance.
