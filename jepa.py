@@ -440,8 +440,8 @@ def ema_update(momentum, model=MODEL):
 def loss_and_gradients(batch, model, cfg):
     """Return the losses of a batch, and the gradients of the two trained networks.
 
-    A batch is a list of B (patches [K][P], context_mask, target_mask). Both results are
-    dicts. The losses are the total, and its three terms before weighting.
+    A batch is a list of B tuples (patches [K][P], context_mask, target_mask). Both
+    results are dicts. The losses are the total, and its three terms before weighting.
     """
     # Gather the patches of all images: n context patches and m target patches.
     context_patches = []  # [n][P]
@@ -857,17 +857,16 @@ ABLATION = {
 # 1.3, close to a line. A line costs little. Var is 0 if each number of the embedding
 # has the standard deviation gamma = 0.1. On such a line, each of the 6 * 5 covariances
 # is 0.1^2 or -0.1^2, and Cov is 30 * 0.1^4 / 6 = 0.0005. With its weight of 100, it
-# adds 0.05 to the loss. In fact, Var and Cov add 0.14 in "no stop-gradient" and 0.04 in
-# "no EMA", while the prediction error adds 0.05 and 0.65. With a gamma of 0.4, as in
-# "strong Var", a line would cost 4^4 = 256 times as much. There, dims is 4.7.
+# adds only 0.05 to the loss. At the end of training, the whole loss is 0.19 in "no
+# stop-gradient" and 0.69 in "no EMA". With a gamma of 0.4, as in "strong Var", a line
+# would cost 4^4 = 256 times as much. There, dims is 4.7.
 #
 # With the stop-gradient, dims is 4.9 in "everything". If Var or Cov or both are
 # missing, it stays about where it was before training, between 2.3 and 2.6. So they
-# raise it only together. (Var does not raise std, because it acts only below 0.1.)
-# Without Cov, std is higher, and some runs diverge: of 100 seeds
-# (tests/studies/recorded/no_cov_100.txt), 44 in "no Cov", 35 in "no Var, no Cov", and 6
-# in "no EMA, Var or Cov". Cov limits the scale of the embeddings, because it grows with
-# the fourth power of it.
+# raise it only together. Without Cov, std is higher, and some runs diverge: of 100
+# seeds (tests/studies/recorded/no_cov_100.txt), 44 in "no Cov", 35 in "no Var, no Cov",
+# and 6 in "no EMA, Var or Cov". Cov limits the scale of the embeddings, because it
+# grows with the fourth power of the scale.
 #
 # Prediction raises the accuracy from 77.7 % to 99.9 %. EMA is not needed here.
 
