@@ -35,8 +35,8 @@ The pattern is kept. All patches of an image share it, so the context tells the 
 of the hidden patch, but not its sign. The best prediction is then the mean of two
 embeddings, those of the patch and of its negative. With a linear encoder, they would be
 bias + v and bias - v, so their mean would be the bias for every pattern. But our
-encoder has a ReLU (section 3). Take a hidden unit without a bias: its outputs relu(v)
-and relu(-v) have the sum |v|. So the mean differs from pattern to pattern, and knowing
+encoder has a ReLU (section 3). If a patch gives it the number u, the negative gives -u,
+and relu(u) + relu(-u) is |u|. So the mean differs from pattern to pattern, and knowing
 the pattern lowers the error. The gradient makes the context encoder tell the patterns
 apart, and the target encoder follows.
 
@@ -553,10 +553,9 @@ def train(images, cfg, rng, model=None, masks=random_masks, on_epoch=None):
             batch_losses, gradients = loss_and_gradients(batch, model, cfg)
             # Step 2: gradient descent on the context encoder and the predictor
             for name, gradient in gradients.items():
+                net = model[name]
                 for layer in gradient:
-                    model[name][layer] = add(
-                        model[name][layer], gradient[layer], -cfg.lr
-                    )
+                    net[layer] = add(net[layer], gradient[layer], -cfg.lr)
             # Step 3: the target encoder follows the context encoder
             ema_update(cfg.ema_momentum, model)
             for term in losses:  # mean over the images; the last batch can be smaller
@@ -754,9 +753,8 @@ def demo(cfg, seed):
     clean_images = [clean_image(pattern) for pattern in PATTERNS]
     print("VibeML Micro JEPA - Learning Representations via Prediction")
     print("=" * 60 + f"\n\nGenerated {len(images)} training images (4x4)")
-    print(
-        f"Architecture: 2x2 patches -> {cfg.embed_dim}-dim embeddings\n\nThe patterns:"
-    )
+    print(f"Architecture: 2x2 patches -> {cfg.embed_dim}-dim embeddings\n")
+    print("The patterns:")
     show(clean_images, PATTERNS)
     print("\nTraining images with the signs of their patches. One patch is hidden: ??")
     examples = []
@@ -880,7 +878,7 @@ def collapse(cfg, seed):
     print(f"""Pred        prediction error in the last epoch
 R2          1 for perfect prediction, 0 for always predicting the mean target
 std         standard deviation of the embeddings, divided by its value before training
-dimensions  how many of the {cfg.embed_dim} dimensions the embeddings use
+dimensions  number of dimensions in use, at most {cfg.embed_dim}
 sign        share of the variance that the sign explains beyond pattern and position
 1-shot      accuracy with one label per class
 

@@ -178,7 +178,7 @@ class Pages(unittest.TestCase):
         halved, block = recorded("no_cov_lr.txt", "no Cov")
         for page, words in ((text, "{1} of 100.{{9,40}} {2} "), (results, "100 seeds, {} .{{9,40}} {} .{{9,40}} {} ")):
             self.assertRegex(page, "(?s)" + words.format(*lost))
-        for words in (*gaps[:2], *["recorded/" + name for name in os.listdir(os.path.join(ROOT, STUDIES, "recorded"))],
+        for words in (re.findall(r"jepa.py +(\d+\.\d s)\n", read(STUDIES, "recorded", "bench.txt"))[0] + " on CPython 3.11", *gaps[:2], *["recorded/" + name for name in os.listdir(os.path.join(ROOT, STUDIES, "recorded"))],
                       "{:.1f} ({:.1f}) %".format(*[100 * v for v in halved["1-shot"]]), "rate none does" if ": 0 of" in block else "rate some"):
             self.assertIn(words, results)
 
